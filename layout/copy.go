@@ -1,0 +1,260 @@
+package layout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gardenlinux/gloci-layout/layout/internal/durable"
+)
+
+const (
+	// copyBuffer is what one read takes; larger gains nothing.
+	copyBuffer = 256 << 10 // 256 KiB
+	// copyChunk is what the copying half may be ahead of the hashing half, so
+	// that the bytes are still in the cache.
+	copyChunk = 4 << 20 // 4 MiB
+	// writeBehind is how much is written between two hints to the kernel.
+	writeBehind = 32 << 20 // 32 MiB
+)
+
+// copyHashing copies r to f and hashes on the way, in one goroutine: what r
+// gives is mostly made by another already. h may be nil.
+func copyHashing(ctx context.Context, f *os.File, r io.Reader, h hash.Hash) (n int64, err error) {
+	buf := make([]byte, copyBuffer)
+	hinted := int64(0)
+	for {
+		if ctx.Err() != nil {
+			return n, context.Cause(ctx)
+		}
+		k, rerr := r.Read(buf)
+		if k > 0 {
+			if h != nil {
+				h.Write(buf[:k])
+			}
+			if _, err := f.Write(buf[:k]); err != nil {
+				return n, err
+			}
+			n += int64(k)
+			if n-hinted >= writeBehind {
+				durable.WriteBehind(f, hinted, n-hinted)
+				hinted = n
+			}
+		}
+		if errors.Is(rerr, io.EOF) {
+			return n, nil
+		}
+		if rerr != nil {
+			return n, rerr
+		}
+	}
+}
+
+// copySection copies size bytes of from, beginning at off, to the empty file
+// temp. The copy is made by the kernel, and the bytes are hashed as they stand
+// in the copy, at the same time: whatever happens to from meanwhile, the digest
+// is that of what was stored.
+func copySection(ctx context.Context, temp, from *os.File, off, size int64, toEnd bool, h hash.Hash) (int64, error) {
+	if off == 0 && toEnd && durable.Clone(temp, from) {
+		return hashFile(ctx, temp, h, nil)
+	}
+	if _, err := from.Seek(off, io.SeekStart); err != nil {
+		return 0, err
+	}
+	copied := make(chan int64, 64) // how far the copy has come
+	var g errgroup.Group
+	g.Go(func() error {
+		defer close(copied)
+		var n, hinted int64
+		for toEnd || n < size {
+			want := int64(copyChunk)
+			if !toEnd {
+				want = min(want, size-n)
+			}
+			k, err := io.CopyN(temp, from, want)
+			n += k
+			if k > 0 {
+				select {
+				case copied <- n:
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			if n-hinted >= writeBehind {
+				durable.WriteBehind(temp, hinted, n-hinted)
+				hinted = n
+			}
+			if errors.Is(err, io.EOF) {
+				if !toEnd {
+					return io.ErrUnexpectedEOF
+				}
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	n, err := hashFile(ctx, temp, h, copied)
+	if err != nil {
+		for range copied { // let the copying half end
+		}
+	}
+	return n, errors.Join(err, g.Wait())
+}
+
+// hashFile hashes f from its beginning: up to where copied says, as it says it,
+// or to the end if copied is nil.
+func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64) (int64, error) {
+	buf := make([]byte, copyBuffer)
+	var n int64
+	hashTo := func(end int64) error {
+		for end < 0 || n < end {
+			want := len(buf)
+			if end >= 0 {
+				want = int(min(int64(want), end-n))
+			}
+			k, err := f.ReadAt(buf[:want], n)
+			h.Write(buf[:k])
+			n += int64(k)
+			if errors.Is(err, io.EOF) {
+				if end < 0 {
+					return nil
+				}
+				if n < end {
+					return io.ErrUnexpectedEOF
+				}
+			} else if err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	}
+	if copied == nil {
+		return n, hashTo(-1)
+	}
+	for end := range copied {
+		if err := hashTo(end); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// CopyOptions changes what [Stage.CopyTree] does. Nil is the zero value.
+type CopyOptions struct {
+	Jobs     int  // blobs copied at once; 0 means twice the processors
+	Sparse   bool // members of indexes that the source lacks stay away
+	Progress func(Event)
+}
+
+// CopyTree stages roots of src and everything that they name, also subjects
+// that src has. Documents keep their bytes; every blob is verified. What the
+// layout holds whole already is not copied. Layers that src lacks are
+// [ErrNotFound], unless they have URLs to be had from (descriptor.md, "urls").
+func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descriptor, opts *CopyOptions) error {
+	var o CopyOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Jobs == 0 {
+		o.Jobs = 2 * runtime.GOMAXPROCS(0)
+	}
+	if o.Progress == nil {
+		o.Progress = func(Event) {}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(o.Jobs)
+	var walkErr error
+	for n, err := range Walk(gctx, src, roots, &WalkOptions{Sparse: o.Sparse, ChildrenFirst: true}) {
+		if err != nil {
+			walkErr = err
+			break
+		}
+		if n.Absent {
+			continue
+		}
+		g.Go(func() error {
+			o.Progress(Event{Kind: "start", Desc: n.Desc})
+			added, err := s.copyNode(gctx, src, n)
+			if err != nil {
+				return err
+			}
+			if added {
+				o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: n.Desc.Size})
+				o.Progress(Event{Kind: "done", Desc: n.Desc})
+			} else {
+				o.Progress(Event{Kind: "skip", Desc: n.Desc})
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return walkErr
+}
+
+func (s *Stage) copyNode(ctx context.Context, src Source, n Node) (added bool, err error) {
+	if n.Document != nil {
+		return s.addExpect(ctx, n.Desc, func() (io.ReadCloser, error) {
+			return OpenBlob(ctx, n.Desc, func(digest.Digest) (io.ReadCloser, error) { return readCloser(n.Document.Raw), nil })
+		})
+	}
+	if have, err := s.holds(ctx, n.Desc); have || err != nil {
+		return false, err
+	}
+	if sectioner, ok := src.(Sectioner); ok && n.Desc.Data == nil {
+		f, off, size, err := sectioner.Section(ctx, n.Desc.Digest)
+		if err == nil {
+			defer f.Close() //nolint:errcheck // only read
+			return true, s.copyFrom(ctx, f, off, size, n.Desc)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+	}
+	added, err = s.addExpect(ctx, n.Desc, func() (io.ReadCloser, error) { return src.Blob(ctx, n.Desc) })
+	if errors.Is(err, ErrNotFound) && len(n.Desc.URLs) > 0 {
+		return false, nil
+	}
+	return added, err
+}
+
+// copyFrom stages desc from a part of a file.
+func (s *Stage) copyFrom(ctx context.Context, f *os.File, off, size int64, desc ocispec.Descriptor) error {
+	if size != desc.Size {
+		return &BlobError{Op: "copy", Desc: desc, Err: fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, size, desc.Size)}
+	}
+	err := s.create(func(temp *os.File) (digest.Digest, int64, error) {
+		digester := desc.Digest.Algorithm().Digester()
+		whole := false
+		if info, err := f.Stat(); err == nil {
+			whole = off == 0 && info.Size() == size
+		}
+		n, err := copySection(ctx, temp, f, off, size, whole, digester.Hash())
+		if err == nil && (n != size || digester.Digest() != desc.Digest) {
+			err = fmt.Errorf("%w: the bytes hash to %s", ErrMismatch, digester.Digest())
+		}
+		return desc.Digest, n, err
+	})
+	if err != nil {
+		return &BlobError{Op: "copy", Desc: desc, Err: err}
+	}
+	return nil
+}

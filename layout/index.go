@@ -1,0 +1,351 @@
+package layout
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout/internal/strictjson"
+)
+
+// An Index is index.json or an image index (image-index.md), to be read and
+// edited. What it does not know of the document and of each entry, it keeps.
+// It may not be shared between goroutines while it changes.
+type Index struct {
+	raw     []byte
+	members []strictjson.Member // all, as parsed
+	entries []entry
+	changed bool
+
+	artifactType string
+	subject      *ocispec.Descriptor
+	annotations  map[string]string
+}
+
+type entry struct {
+	desc ocispec.Descriptor
+	was  ocispec.Descriptor  // as parsed
+	old  []strictjson.Member // as parsed
+}
+
+// NewIndex returns an index without entries.
+func NewIndex() *Index { return &Index{changed: true} }
+
+// ParseIndex reads an index strictly; a document that is refused is
+// [ErrInvalid]. The mediaType may be absent (it is a SHOULD), but not that of
+// something else. The index keeps raw.
+func ParseIndex(raw []byte) (*Index, error) {
+	v, err := strictjson.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w index: %w", ErrInvalid, err)
+	}
+	x := &Index{raw: raw}
+	if x.members, err = members(v, documentNames); err != nil {
+		return nil, err
+	}
+	var version, manifests bool
+	for _, m := range x.members {
+		switch m.Name {
+		case "schemaVersion":
+			version = true
+			err = checkSchemaVersion(m.Value)
+		case "mediaType":
+			var text string
+			if text, err = decodeOptional(m.Value); err == nil && text != "" && !IsIndex(text) {
+				err = fmt.Errorf("%q is not that of an index", text)
+			}
+		case "artifactType":
+			x.artifactType, err = decodeOptional(m.Value)
+		case "manifests":
+			manifests = true
+			x.entries, err = decodeEntries(m.Value)
+		case "subject":
+			x.subject, err = decodeOptionalDescriptor(m.Value)
+		case "annotations":
+			x.annotations, err = decodeMap(m.Value)
+		case "layers", "config", "fsLayers":
+			err = fmt.Errorf("an index with a part of a manifest")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("index: %w", field(m.Name, err))
+		}
+	}
+	switch {
+	case !version:
+		return nil, fmt.Errorf("%w index: schemaVersion is missing", ErrInvalid)
+	case !manifests:
+		return nil, fmt.Errorf("%w index: manifests is missing", ErrInvalid)
+	}
+	return x, nil
+}
+
+func decodeEntries(v strictjson.Value) ([]entry, error) {
+	if v.Kind() == strictjson.Null {
+		return nil, nil
+	}
+	items, err := v.Items()
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]entry, len(items))
+	for i, item := range items {
+		e := &entries[i]
+		if e.desc, e.old, err = decodeDescriptor(item); err != nil {
+			return nil, fmt.Errorf("entry %d: %w", i, err)
+		}
+		e.was = e.desc
+	}
+	return entries, nil
+}
+
+// Bytes returns the document: the very bytes that were parsed if nothing has
+// changed, else its canonical form (docs/format.md). The caller may not change
+// them.
+func (x *Index) Bytes() []byte {
+	if !x.changed {
+		return x.raw
+	}
+	items := make([]strictjson.Value, len(x.entries))
+	for i, e := range x.entries {
+		items[i] = encodeDescriptor(e.desc, e.was, e.old)
+	}
+	m := merger{old: x.members}
+	m.set("schemaVersion", true, strictjson.FromInt(2))
+	m.set("mediaType", true, strictjson.Quote(x.MediaType()))
+	m.set("artifactType", true, encodeOptional(x.artifactType))
+	m.set("manifests", true, strictjson.FromItems(items))
+	if x.subject == nil {
+		m.set("subject", true, nil)
+	}
+	m.set("annotations", true, encodeAnnotations(x.annotations))
+	x.raw = append(strictjson.FromMembers(strictjson.Canonical(m.result(), indexNames)), '\n')
+	x.changed = false
+	return x.raw
+}
+
+// MediaType returns the media type of the body; that of an OCI index where the
+// body has none.
+func (x *Index) MediaType() string {
+	for _, m := range x.members {
+		if m.Name == "mediaType" {
+			if text, err := decodeOptional(m.Value); err == nil && text != "" {
+				return text
+			}
+		}
+	}
+	return ocispec.MediaTypeImageIndex
+}
+
+// HasMediaType tells whether the body names its media type. Some clients refuse
+// an index that does not.
+func (x *Index) HasMediaType() bool {
+	return slices.ContainsFunc(x.members, func(m strictjson.Member) bool { return m.Name == "mediaType" }) || len(x.members) == 0
+}
+
+// Descriptor returns the descriptor of [Index.Bytes].
+func (x *Index) Descriptor() ocispec.Descriptor {
+	desc := describe(x.Bytes(), x.MediaType())
+	desc.ArtifactType = x.artifactType
+	return desc
+}
+
+// Len returns the number of entries.
+func (x *Index) Len() int { return len(x.entries) }
+
+// Entries returns copies of the entries, in listed order.
+func (x *Index) Entries() []ocispec.Descriptor {
+	descs := make([]ocispec.Descriptor, len(x.entries))
+	for i, e := range x.entries {
+		descs[i] = cloneDescriptor(e.desc)
+	}
+	return descs
+}
+
+// Add appends an entry, also where an equal one is there.
+func (x *Index) Add(desc ocispec.Descriptor) {
+	x.entries = append(x.entries, entry{desc: cloneDescriptor(desc)})
+	x.changed = true
+}
+
+// Set makes entry i say desc. Unknown fields of the entry stay.
+func (x *Index) Set(i int, desc ocispec.Descriptor) {
+	x.entries[i].desc = cloneDescriptor(desc)
+	x.changed = true
+}
+
+// Remove takes out the entries with these numbers.
+func (x *Index) Remove(numbers ...int) {
+	if len(numbers) == 0 {
+		return
+	}
+	var kept []entry
+	for i, e := range x.entries {
+		if !slices.Contains(numbers, i) {
+			kept = append(kept, e)
+		}
+	}
+	x.entries = kept
+	x.changed = true
+}
+
+// Annotations returns a copy of the annotations of the index itself.
+func (x *Index) Annotations() map[string]string { return maps.Clone(x.annotations) }
+
+// SetAnnotation sets one annotation of the index itself.
+func (x *Index) SetAnnotation(key, value string) {
+	x.annotations = maps.Clone(x.annotations)
+	if x.annotations == nil {
+		x.annotations = map[string]string{}
+	}
+	x.annotations[key] = value
+	x.changed = true
+}
+
+// DeleteAnnotation takes one annotation of the index itself out.
+func (x *Index) DeleteAnnotation(key string) {
+	if _, ok := x.annotations[key]; ok {
+		x.annotations = maps.Clone(x.annotations)
+		delete(x.annotations, key)
+		x.changed = true
+	}
+}
+
+// ArtifactType returns the artifactType of the index, "" if it has none.
+func (x *Index) ArtifactType() string { return x.artifactType }
+
+// SetArtifactType sets the artifactType; "" takes it out.
+func (x *Index) SetArtifactType(artifactType string) {
+	x.artifactType = artifactType
+	x.changed = true
+}
+
+// Subject returns what the index refers to, or nil.
+func (x *Index) Subject() *ocispec.Descriptor {
+	if x.subject == nil {
+		return nil
+	}
+	desc := cloneDescriptor(*x.subject)
+	return &desc
+}
+
+// Sort brings the entries into the order in which we write them: runtime
+// entries first, because clients take the first entry that fits
+// (image-index.md, "manifests"), then the others, each group by platform,
+// cname, ref name and artifactType. Runtime entries that are equal in all of
+// that keep their order, for it has a meaning; others are ordered by digest.
+func (x *Index) Sort() {
+	if slices.IsSortedFunc(x.entries, compareEntries) {
+		return
+	}
+	slices.SortStableFunc(x.entries, compareEntries)
+	x.changed = true
+}
+
+func compareEntries(a, b entry) int {
+	runtimeA, runtimeB := isRuntimeEntry(a.desc), isRuntimeEntry(b.desc)
+	if runtimeA != runtimeB {
+		if runtimeA {
+			return -1
+		}
+		return 1
+	}
+	if d := compareDescriptors(a.desc, b.desc); d != 0 || runtimeA {
+		return d
+	}
+	return cmp.Compare(a.desc.Digest, b.desc.Digest)
+}
+
+func compareDescriptors(a, b ocispec.Descriptor) int {
+	pa, pb := platformOf(a), platformOf(b)
+	return cmp.Or(
+		cmp.Compare(pa.OS, pb.OS),
+		cmp.Compare(pa.Architecture, pb.Architecture),
+		cmp.Compare(pa.Variant, pb.Variant),
+		cmp.Compare(pa.OSVersion, pb.OSVersion),
+		cmp.Compare(a.Annotations["cname"], b.Annotations["cname"]),
+		cmp.Compare(RefName(a), RefName(b)),
+		cmp.Compare(a.ArtifactType, b.ArtifactType),
+	)
+}
+
+func platformOf(desc ocispec.Descriptor) ocispec.Platform {
+	if desc.Platform == nil {
+		return ocispec.Platform{}
+	}
+	return *desc.Platform
+}
+
+// isRuntimeEntry tells whether a client that looks for a platform to run would
+// take the entry.
+func isRuntimeEntry(desc ocispec.Descriptor) bool {
+	p := desc.Platform
+	return p != nil && p.OS != "" && p.OS != "gardenlinux" && p.OS != "unknown" && desc.ArtifactType == ""
+}
+
+// EntryKey names the thing that an entry of an index is a state of, so that a
+// new state replaces the old one: "flavour|architecture|version" where the
+// entry has such annotations and platform (cname, architecture, os.version),
+// the platform of a runtime entry, else the digest.
+func EntryKey(desc ocispec.Descriptor) string {
+	p := platformOf(desc)
+	if cname := desc.Annotations["cname"]; cname != "" {
+		arch := cmp.Or(desc.Annotations["architecture"], p.Architecture)
+		return "cname:" + flavor(cname, arch, p.OSVersion) + "|" + arch + "|" + p.OSVersion
+	}
+	if isRuntimeEntry(desc) {
+		return "platform:" + strings.Join([]string{p.OS, p.Architecture, p.Variant, p.OSVersion, strings.Join(p.OSFeatures, ",")}, "/")
+	}
+	return string(desc.Digest)
+}
+
+// flavor cuts "-arch-version-commit" from a cname annotation: a rebuild has
+// another commit but is the same thing.
+func flavor(cname, arch, version string) string {
+	if version == "" {
+		return cname
+	}
+	base, rest, found := strings.Cut(cname, "-"+arch+"-"+version)
+	if !found || rest != "" && rest[0] != '-' {
+		return cname
+	}
+	return base
+}
+
+// PutEntry adds desc, in place of the entry with the same key (see
+// [EntryKey]), and sorts. It returns what it replaced. Unknown fields of a
+// replaced entry go with it, unless the digest is the same.
+func (x *Index) PutEntry(desc ocispec.Descriptor) (replaced *ocispec.Descriptor) {
+	key := EntryKey(desc)
+	at := -1
+	var remove []int
+	for i, e := range x.entries {
+		if EntryKey(e.desc) != key {
+			continue
+		}
+		if at >= 0 { // a key that stands twice: one entry survives
+			remove = append(remove, i)
+			continue
+		}
+		at = i
+	}
+	switch {
+	case at < 0:
+		x.Add(desc)
+	case x.entries[at].desc.Digest == desc.Digest:
+		old := cloneDescriptor(x.entries[at].desc)
+		replaced = &old
+		x.Set(at, desc)
+	default:
+		old := x.entries[at].desc
+		replaced = &old
+		x.entries[at] = entry{desc: cloneDescriptor(desc)}
+		x.changed = true
+	}
+	x.Remove(remove...)
+	x.Sort()
+	return replaced
+}

@@ -1,0 +1,216 @@
+package layout
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Selector chooses manifests. Every field that is set has to fit.
+type Selector struct {
+	Digest       string            // all of a digest, or the first 12 or more hex digits, with or without the algorithm
+	Platform     *ocispec.Platform // os and architecture, and variant where set; a manifest without platform never fits
+	ArtifactType string
+	Annotations  map[string]string // of the manifest or of the entry that names it
+	Attestations bool              // attestation manifests are searched too
+
+	// Match is a further test; nil passes all.
+	Match func(desc ocispec.Descriptor, doc *Document) bool
+}
+
+// A Match is a manifest that a [Selector] chose.
+type Match struct {
+	Desc     ocispec.Descriptor
+	Document *Document
+	Parents  []ocispec.Descriptor // from the root down
+	RefName  string               // of the root
+}
+
+// String returns one line with what tells candidates apart, the digest ready
+// to be pasted.
+func (m Match) String() string {
+	parts := []string{"@" + string(m.Desc.Digest), m.Desc.MediaType}
+	if p := m.Desc.Platform; p != nil {
+		parts = append(parts, FormatPlatform(*p))
+	}
+	if m.Document != nil && m.Document.ArtifactType != "" {
+		parts = append(parts, "artifactType="+m.Document.ArtifactType)
+	}
+	if cname := m.Desc.Annotations["cname"]; cname != "" {
+		parts = append(parts, "cname="+cname)
+	}
+	if m.RefName != "" {
+		parts = append(parts, "ref="+m.RefName)
+	}
+	return strings.Join(parts, "  ")
+}
+
+// ParsePlatform reads os/architecture[/variant]; anything else is
+// [ErrInvalid].
+func ParsePlatform(s string) (*ocispec.Platform, error) {
+	parts := strings.Split(s, "/")
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		return nil, fmt.Errorf("%w platform %q: want os/architecture[/variant]", ErrInvalid, s)
+	}
+	p := &ocispec.Platform{OS: parts[0], Architecture: parts[1]}
+	if len(parts) == 3 {
+		p.Variant = parts[2]
+	}
+	return p, nil
+}
+
+// FormatPlatform is the inverse of [ParsePlatform].
+func FormatPlatform(p ocispec.Platform) string {
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}
+
+// Select returns the manifests below roots that sel chooses, depth first in
+// listed order, each digest once. Subjects are not searched. None is no error.
+func Select(ctx context.Context, src Source, roots []ocispec.Descriptor, sel Selector) ([]Match, error) {
+	if err := sel.check(); err != nil {
+		return nil, err
+	}
+	var matches []Match
+	for n, err := range Walk(ctx, src, roots, &WalkOptions{NoSubjects: true, DocumentsOnly: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if n.Document == nil || n.Document.IsIndex {
+			continue
+		}
+		fits, err := sel.fits(ctx, src, n)
+		if err != nil {
+			return nil, err
+		}
+		if !fits {
+			continue
+		}
+		m := Match{Desc: n.Desc, Document: n.Document, Parents: n.Parents, RefName: RefName(n.Desc)}
+		if len(n.Parents) > 0 {
+			m.RefName = RefName(n.Parents[0])
+		}
+		matches = append(matches, m)
+	}
+	return matches, nil
+}
+
+// SelectOne is [Select] where exactly one manifest is wanted: none is
+// [ErrNotFound], more are an [AmbiguousError].
+func SelectOne(ctx context.Context, src Source, roots []ocispec.Descriptor, sel Selector) (Match, error) {
+	matches, err := Select(ctx, src, roots, sel)
+	switch {
+	case err != nil:
+		return Match{}, err
+	case len(matches) == 0:
+		return Match{}, fmt.Errorf("%s: %s: %w", src, sel, ErrNotFound)
+	case len(matches) > 1:
+		return Match{}, WithHint(&AmbiguousError{What: src.String() + ": " + sel.String(), Candidates: matches}, "choose one with --digest")
+	}
+	return matches[0], nil
+}
+
+// String returns the selector as the flags that make it.
+func (sel Selector) String() string {
+	var parts []string
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	add("digest", sel.Digest)
+	if sel.Platform != nil {
+		add("platform", FormatPlatform(*sel.Platform))
+	}
+	add("artifact type", sel.ArtifactType)
+	for k, v := range sel.Annotations {
+		add("annotation", k+"="+v)
+	}
+	slices.Sort(parts)
+	if len(parts) == 0 {
+		return "manifest"
+	}
+	return "manifest with " + strings.Join(parts, ", ")
+}
+
+func (sel Selector) check() error {
+	if sel.Digest == "" {
+		return nil
+	}
+	if _, err := ParseDigest(sel.Digest); err == nil {
+		return nil
+	}
+	hex := sel.Digest
+	if algorithm, rest, ok := strings.Cut(hex, ":"); ok && (algorithm == "sha256" || algorithm == "sha512") {
+		hex = rest
+	}
+	if len(hex) < 12 || !isHex(hex) {
+		return fmt.Errorf("%w digest %.140q: want a whole digest or 12 or more of its hex digits", ErrInvalid, sel.Digest)
+	}
+	return nil
+}
+
+func digestFits(d digest.Digest, want string) bool {
+	return strings.HasPrefix(string(d), want) || strings.HasPrefix(d.Encoded(), want)
+}
+
+func (sel Selector) fits(ctx context.Context, src Source, n Node) (bool, error) {
+	if !sel.Attestations && IsAttestation(n.Desc) {
+		return false, nil
+	}
+	if !digestFits(n.Desc.Digest, sel.Digest) {
+		return false, nil
+	}
+	if sel.ArtifactType != "" && sel.ArtifactType != n.Document.ArtifactType {
+		return false, nil
+	}
+	for k, v := range sel.Annotations {
+		if have, ok := n.Desc.Annotations[k]; ok && have == v {
+			continue
+		}
+		if have, ok := n.Document.Annotations[k]; !ok || have != v {
+			return false, nil
+		}
+	}
+	if sel.Match != nil && !sel.Match(n.Desc, n.Document) {
+		return false, nil
+	}
+	if sel.Platform == nil {
+		return true, nil
+	}
+	p, err := ImagePlatform(ctx, src, n.Desc, n.Document)
+	if err != nil || p == nil {
+		return false, err
+	}
+	return PlatformFits(*p, *sel.Platform), nil
+}
+
+// PlatformFits tells whether p is what want asks for: the same os and
+// architecture, and the same variant where want names one.
+func PlatformFits(p, want ocispec.Platform) bool {
+	return p.OS == want.OS && p.Architecture == want.Architecture && (want.Variant == "" || p.Variant == want.Variant)
+}
+
+// ImagePlatform returns the platform of a manifest: what its descriptor says,
+// else what the config of an image says; nil where neither does.
+func ImagePlatform(ctx context.Context, src Source, desc ocispec.Descriptor, doc *Document) (*ocispec.Platform, error) {
+	if desc.Platform != nil {
+		p := *desc.Platform
+		return &p, nil
+	}
+	if doc == nil || !doc.IsImage() {
+		return nil, nil
+	}
+	raw, err := ReadAll(ctx, src, *doc.Config, MaxDocument)
+	if err != nil {
+		return nil, err
+	}
+	return configPlatform(*doc.Config, raw)
+}

@@ -1,0 +1,207 @@
+package layout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A Role is what a descriptor is to the document that holds it.
+type Role int
+
+// The roles of descriptors.
+const (
+	RoleEntry   Role = iota // a root, or an entry of an index
+	RoleConfig              // the config of a manifest
+	RoleLayer               // a layer of a manifest
+	RoleSubject             // what a manifest or index refers to
+)
+
+func (r Role) String() string {
+	return [...]string{"entry", "config", "layer", "subject"}[r]
+}
+
+// A Node is one step of [Walk].
+type Node struct {
+	Desc     ocispec.Descriptor
+	Role     Role
+	Parents  []ocispec.Descriptor // from the root down; nil for a root; shared: for reading only
+	Document *Document            // nil for leaves and for what could not be read
+	Absent   bool                 // the source lacks it, which is legal here: a subject, or a member of a sparse index
+}
+
+// Limits of a [Walk] whose options name none.
+const (
+	DefaultMaxDepth     = 16
+	DefaultMaxDocuments = 100_000
+	// maxNodes bounds what a walk remembers, in digests.
+	maxNodes = 2_000_000
+)
+
+// WalkOptions changes what [Walk] does. Nil is the zero value.
+type WalkOptions struct {
+	ChildrenFirst bool // a document comes after all that it names
+	KeepGoing     bool // an error is yielded with its node, and the walk goes on beside it
+	NoSubjects    bool // subjects are not followed
+	Sparse        bool // entries of indexes that the source lacks are Absent, no errors
+	DocumentsOnly bool // configs, layers and other leaves are not yielded
+	MaxDepth      int  // documents above one another; 0 means DefaultMaxDepth
+	MaxDocuments  int  // 0 means DefaultMaxDocuments
+
+	indexesOnly bool // manifests are not read either
+}
+
+// Walk yields roots and all that they name, depth first in listed order,
+// parents first unless asked otherwise. Manifests and indexes are read,
+// verified and followed; everything else, also of unknown media types, is a
+// leaf, which is neither opened nor looked for. Each digest comes once; one
+// that is named as a document and as a leaf comes once as each.
+//
+// An error comes with its node and ends the walk, unless opts.KeepGoing. What
+// passes a limit is [ErrInvalid], a missing document [ErrNotFound].
+func Walk(ctx context.Context, src Source, roots []ocispec.Descriptor, opts *WalkOptions) iter.Seq2[Node, error] {
+	return func(yield func(Node, error) bool) {
+		w := walker{ctx: ctx, src: src, yield: yield, seen: map[visit]struct{}{}}
+		if opts != nil {
+			w.opts = *opts
+		}
+		if w.opts.MaxDepth == 0 {
+			w.opts.MaxDepth = DefaultMaxDepth
+		}
+		if w.opts.MaxDocuments == 0 {
+			w.opts.MaxDocuments = DefaultMaxDocuments
+		}
+		w.children(nil, roots, RoleEntry)
+	}
+}
+
+// A visit is what makes a node another one: a digest under a document type is
+// not the same as under a leaf's.
+type visit struct {
+	digest   digest.Digest
+	document string
+}
+
+type walker struct {
+	ctx       context.Context //nolint:containedctx // lives as long as the range loop over Walk
+	src       Source
+	opts      WalkOptions
+	yield     func(Node, error) bool
+	seen      map[visit]struct{}
+	documents int
+}
+
+// children walks descs below the documents parents; false ends the walk.
+func (w *walker) children(parents, descs []ocispec.Descriptor, role Role) bool {
+	for _, desc := range descs {
+		if !w.node(Node{Desc: desc, Role: role, Parents: parents}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walker) node(n Node) bool {
+	document := IsIndex(n.Desc.MediaType) || IsManifest(n.Desc.MediaType)
+	v := visit{digest: n.Desc.Digest}
+	if document {
+		// A config or layer may be called a manifest (OCI artifacts do that);
+		// it is followed all the same.
+		v.document = n.Desc.MediaType
+	}
+	if _, ok := w.seen[v]; ok {
+		return true
+	}
+	if len(w.seen) == maxNodes {
+		w.yield(n, w.fail(n, fmt.Errorf("%w: more than %d blobs", ErrInvalid, maxNodes)))
+		return false
+	}
+	w.seen[v] = struct{}{}
+	if err := w.ctx.Err(); err != nil {
+		w.yield(n, context.Cause(w.ctx))
+		return false
+	}
+	if !document || w.opts.indexesOnly && !IsIndex(n.Desc.MediaType) {
+		return w.opts.DocumentsOnly && !document || w.yield(n, nil)
+	}
+	return w.document(n)
+}
+
+func (w *walker) document(n Node) bool {
+	if len(n.Parents) >= w.opts.MaxDepth {
+		return w.yield(n, w.fail(n, fmt.Errorf("%w: nested more than %d deep", ErrInvalid, w.opts.MaxDepth))) && w.opts.KeepGoing
+	}
+	if w.documents == w.opts.MaxDocuments {
+		w.yield(n, w.fail(n, fmt.Errorf("%w: more than %d manifests", ErrInvalid, w.opts.MaxDocuments)))
+		return false
+	}
+	w.documents++
+	doc, err := ReadDocument(w.ctx, w.src, n.Desc)
+	if err != nil {
+		if errors.Is(err, ErrNotFound) && (n.Role == RoleSubject || w.opts.Sparse && n.Role == RoleEntry && n.Parents != nil) {
+			n.Absent = true
+			return w.yield(n, nil)
+		}
+		return w.yield(n, w.fail(n, err)) && w.opts.KeepGoing
+	}
+	n.Document = doc
+	if !w.opts.ChildrenFirst && !w.yield(n, nil) {
+		return false
+	}
+	if w.below(n) {
+		return !w.opts.ChildrenFirst || w.yield(n, nil)
+	}
+	return false
+}
+
+func (w *walker) below(n Node) bool {
+	doc := n.Document
+	parents := append(slices.Clip(n.Parents), n.Desc)
+	if doc.Config != nil && !w.children(parents, []ocispec.Descriptor{*doc.Config}, RoleConfig) {
+		return false
+	}
+	if !w.children(parents, doc.Layers, RoleLayer) || !w.children(parents, doc.Manifests, RoleEntry) {
+		return false
+	}
+	if doc.Subject != nil && !w.opts.NoSubjects {
+		return w.children(parents, []ocispec.Descriptor{*doc.Subject}, RoleSubject)
+	}
+	return true
+}
+
+// fail names the node and, for one below the roots, the way to it.
+func (w *walker) fail(n Node, err error) error {
+	if err == nil {
+		return nil
+	}
+	if len(n.Parents) == 0 {
+		return fmt.Errorf("%s: %s %s: %w", w.src, n.Role, n.Desc.Digest, err)
+	}
+	var chain strings.Builder
+	for i, p := range n.Parents {
+		if i > 0 {
+			chain.WriteString(" > ")
+		}
+		chain.WriteString(short(p.Digest))
+		if i == 3 && len(n.Parents) > 5 {
+			fmt.Fprintf(&chain, " > (%d more)", len(n.Parents)-4)
+			break
+		}
+	}
+	return fmt.Errorf("%s: %s %s (in %s): %w", w.src, n.Role, n.Desc.Digest, chain.String(), err)
+}
+
+// short cuts a digest to what [Selector] takes as a prefix.
+func short(d digest.Digest) string {
+	s := string(d)
+	if i := strings.IndexByte(s, ':'); i >= 0 && len(s) > i+13 {
+		return s[:i+13]
+	}
+	return s
+}
