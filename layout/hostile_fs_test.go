@@ -42,10 +42,10 @@ func (tr *tree) away(name string, target func(moved string) string) {
 
 func itself(moved string) string { return moved }
 
-// replace puts something that make makes in the place of name.
-func (tr *tree) replace(name string, make func(path string) error) {
+// replace puts something that create makes in the place of name.
+func (tr *tree) replace(name string, create func(path string) error) {
 	tr.t.Helper()
-	if err := errors.Join(os.RemoveAll(tr.path(name)), make(tr.path(name))); err != nil {
+	if err := errors.Join(os.RemoveAll(tr.path(name)), create(tr.path(name))); err != nil {
 		tr.t.Fatal(err)
 	}
 }

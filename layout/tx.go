@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +21,9 @@ import (
 // maxAttempts bounds how often an update begins again because a program that
 // does not know our lock changed index.json meanwhile.
 const maxAttempts = 100
+
+// lockPatience is how long an edit waits for the lock file of another machine.
+var lockPatience = 30 * time.Second
 
 // A Tx is one edit of index.json and of the indexes below it. It is valid
 // inside the function that [Stage.Update] calls.
@@ -46,7 +51,7 @@ func (l *Layout) Update(ctx context.Context, fn func(tx *Tx) error) error {
 // swaps index.json last. fn runs again if another program changed index.json
 // meanwhile, so it may only change what belongs to tx. If fn or a write fails
 // the layout stays as it was. Update may be called again for further blobs.
-func (s *Stage) Update(ctx context.Context, fn func(tx *Tx) error) error {
+func (s *Stage) Update(ctx context.Context, fn func(tx *Tx) error) (err error) {
 	lock, _, err := s.l.openRegular(s.l.root, markerFile, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("edit %s: %w", s.l.dir, readOnly(err))
@@ -54,6 +59,13 @@ func (s *Stage) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	defer lock.Close() //nolint:errcheck // gives back the lock; nothing was written to it
 	if err := durable.Lock(ctx, lock, durable.Exclusive); err != nil {
 		return err
+	}
+	if onNetwork(lock) {
+		unlock, err := s.lockNetwork(ctx)
+		if err != nil {
+			return fmt.Errorf("edit %s: %w", s.l.dir, err)
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
 	}
 	for range maxAttempts {
 		done, err := s.attempt(ctx, fn)
@@ -63,6 +75,21 @@ func (s *Stage) Update(ctx context.Context, fn func(tx *Tx) error) error {
 		s.l.warn("index.json was changed by another program, trying again", "layout", s.l.dir)
 	}
 	return fmt.Errorf("edit %s: %w: another program keeps changing index.json", s.l.dir, ErrConflict)
+}
+
+// onNetwork is durable.OnNetwork, but in tests.
+var onNetwork = durable.OnNetwork
+
+// lockNetwork adds a lock file to the index lock where flock may not reach the
+// other machines.
+func (s *Stage) lockNetwork(ctx context.Context) (unlock func() error, err error) {
+	const name = ownDir + "/index.lock"
+	s.l.warn("the layout is on a network file system; edits from several machines are safe only if all use this program", "layout", s.l.dir)
+	unlock, err = durable.LockFile(ctx, s.l.root, name, lockPatience)
+	if errors.Is(err, durable.ErrHeld) {
+		err = WithHint(fmt.Errorf("%w: %w", ErrConflict, err), "if that process is dead, remove "+filepath.Join(s.l.dir, filepath.FromSlash(name)))
+	}
+	return unlock, err
 }
 
 // attempt runs fn once; false means that index.json changed under it.

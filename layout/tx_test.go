@@ -360,3 +360,33 @@ func TestCopyTree(t *testing.T) {
 		t.Errorf("CopyTree of damage: %v, want ErrMismatch", err)
 	}
 }
+
+// TestUpdateOnANetworkFileSystem: there a lock file is added to flock, which is
+// never broken, and which does not survive an edit that failed.
+func TestUpdateOnANetworkFileSystem(t *testing.T) {
+	defer layout.PretendNetwork(30 * time.Millisecond)()
+	l := newLayout(t)
+	lock := filepath.Join(l.Dir(), ".gloci", "index.lock")
+	edit(t, l, func(s *layout.Stage, tx *layout.Tx) {
+		if _, err := os.Stat(lock); err != nil {
+			t.Errorf("no lock file during the edit: %v", err)
+		}
+		tx.SetRef("a", artifact(t, s, "a", nil))
+	})
+	cause := errors.New("no")
+	if err := l.Update(t.Context(), func(*layout.Tx) error { return cause }); !errors.Is(err, cause) {
+		t.Errorf("Update = %v, want %v", err, cause)
+	}
+	if _, err := os.Stat(lock); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the lock file is left: %v", err)
+	}
+	writeFile(t, lock, "host other\npid 1\n")
+	err := l.Update(t.Context(), func(*layout.Tx) error { return nil })
+	var hint *layout.HintError
+	if !errors.Is(err, layout.ErrConflict) || !errors.As(err, &hint) || !strings.Contains(err.Error(), "host other pid 1") {
+		t.Errorf("beside the lock of another machine: %v, want ErrConflict that names it, with a hint", err)
+	}
+	if _, err := os.Stat(lock); err != nil {
+		t.Errorf("the lock of another machine was broken: %v", err)
+	}
+}

@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/umoci/mutate"
 	"github.com/opencontainers/umoci/oci/cas"
 	"github.com/opencontainers/umoci/oci/casext"
-	"github.com/opencontainers/umoci/oci/layer"
 	"github.com/opencontainers/umoci/oci/casext/blobcompress"
+	"github.com/opencontainers/umoci/oci/layer"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/casengine"

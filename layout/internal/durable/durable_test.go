@@ -107,3 +107,34 @@ func TestLock(t *testing.T) {
 		t.Errorf("after the holder closed: %v, %v", ok, err)
 	}
 }
+
+func TestLockFile(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	unlock, err := durable.LockFile(t.Context(), root, "l", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := durable.LockFile(t.Context(), root, "l", 20*time.Millisecond); !errors.Is(err, durable.ErrHeld) {
+		t.Errorf("a second lock: %v, want ErrHeld", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := durable.LockFile(ctx, root, "l", time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("LockFile = %v, want the end of its context", err)
+	}
+	got := make(chan error)
+	go func() {
+		again, err := durable.LockFile(context.Background(), root, "l", time.Minute)
+		if err == nil {
+			err = again()
+		}
+		got <- err
+	}()
+	if err := errors.Join(unlock(), <-got); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package durable
+
+import "os"
+
+// OnNetwork is not known here: false.
+func OnNetwork(*os.File) bool { return false }
+
+func bootID() string { return "" }
