@@ -80,6 +80,14 @@ func copySection(ctx context.Context, temp, from *os.File, off, size int64, toEn
 				want = min(want, size-n)
 			}
 			k, err := io.CopyN(temp, from, want)
+			// The position tells what was written. CopyN forgets what
+			// copy_file_range has copied before it failed with EIO, and ends
+			// with io.EOF then.
+			if at, serr := temp.Seek(0, io.SeekCurrent); serr == nil {
+				k = at - n
+			} else if err == nil {
+				err = serr
+			}
 			n += k
 			if k > 0 {
 				select {
@@ -93,6 +101,9 @@ func copySection(ctx context.Context, temp, from *os.File, off, size int64, toEn
 				hinted = n
 			}
 			if errors.Is(err, io.EOF) {
+				if k > 0 {
+					continue // the next round tells whether it is the end
+				}
 				if !toEnd {
 					return io.ErrUnexpectedEOF
 				}

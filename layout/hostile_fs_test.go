@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -279,11 +280,13 @@ func TestHostileChangeWhileRead(t *testing.T) {
 				_ = os.Remove(path)
 			case 3:
 				_ = os.WriteFile(path, []byte(content), 0o644)
+				time.Sleep(2 * time.Millisecond)
 			}
 		}
 	})
 	good, bad := 0, 0
-	for range 300 {
+	// Both must be met, or the test shows nothing.
+	for end := time.Now().Add(20 * time.Second); (good < 30 || bad < 100) && time.Now().Before(end); {
 		rc, err := l.Blob(t.Context(), layer)
 		var got []byte
 		if err == nil {
@@ -304,7 +307,7 @@ func TestHostileChangeWhileRead(t *testing.T) {
 	cancel()
 	writer.Wait()
 	t.Logf("%d reads whole, %d refused", good, bad)
-	if bad == 0 {
-		t.Error("no read met a change: the test shows nothing")
+	if good == 0 || bad == 0 {
+		t.Error("the test shows nothing")
 	}
 }

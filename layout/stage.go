@@ -219,10 +219,26 @@ func (s *Stage) holds(ctx context.Context, desc ocispec.Descriptor) (bool, error
 	case err != nil:
 		return false, err
 	}
+	// Whoever wrote it need not have synced it, or was killed before.
+	if err := s.l.syncBlob(desc.Digest); err != nil {
+		return false, err
+	}
 	s.mu.Lock()
 	s.known[desc.Digest] = true
 	s.mu.Unlock()
 	return true, nil
+}
+
+// syncBlob makes a stored blob and its name durable.
+func (l *Layout) syncBlob(d digest.Digest) error {
+	f, _, err := l.open(d)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return durable.SyncRootDir(l.root, blobsDir+"/"+string(d.Algorithm()))
 }
 
 // AddFile stages the file at path, which may be neither a directory nor a

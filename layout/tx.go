@@ -128,7 +128,8 @@ func (s *Stage) attempt(ctx context.Context, fn func(tx *Tx) error) (bool, error
 		return false, fmt.Errorf("edit %s: %w", s.l.dir, err)
 	}
 	if bytes.Equal(raw, before.raw) {
-		return true, nil
+		// Done before, perhaps by a process that was killed before its sync.
+		return true, durable.SyncRootDir(s.l.root, ".")
 	}
 	if err := s.swapIndex(raw); err != nil {
 		return false, fmt.Errorf("edit %s: %w", s.l.dir, err)
