@@ -1,0 +1,4 @@
+package compress
+
+// NewReaderFloor is [NewReaderOptions] with another [RatioFloor].
+var NewReaderFloor = newReader
