@@ -27,8 +27,9 @@ const (
 )
 
 // copyHashing copies r to f and hashes on the way, in one goroutine: what r
-// gives is mostly made by another already. h may be nil.
-func copyHashing(ctx context.Context, f *os.File, r io.Reader, h hash.Hash) (n int64, err error) {
+// gives is mostly made by another already. h may be nil; copied, which is told
+// of bytes, too.
+func copyHashing(ctx context.Context, f *os.File, r io.Reader, h hash.Hash, copied func(n int64)) (n int64, err error) {
 	buf := make([]byte, copyBuffer)
 	hinted := int64(0)
 	for {
@@ -44,6 +45,9 @@ func copyHashing(ctx context.Context, f *os.File, r io.Reader, h hash.Hash) (n i
 				return n, err
 			}
 			n += int64(k)
+			if copied != nil {
+				copied(int64(k))
+			}
 			if n-hinted >= writeBehind {
 				durable.WriteBehind(f, hinted, n-hinted)
 				hinted = n
@@ -58,13 +62,21 @@ func copyHashing(ctx context.Context, f *os.File, r io.Reader, h hash.Hash) (n i
 	}
 }
 
-// copySection copies size bytes of from, beginning at off, to the empty file
-// temp. The copy is made by the kernel, and the bytes are hashed as they stand
-// in the copy, at the same time: whatever happens to from meanwhile, the digest
-// is that of what was stored.
-func copySection(ctx context.Context, temp, from *os.File, off, size int64, toEnd bool, h hash.Hash) (int64, error) {
+// A section is a part of a file: size bytes from off on, or all of it, however
+// long it is by then.
+type section struct {
+	off, size int64
+	toEnd     bool
+}
+
+// copySection copies a section of from to the empty file temp. The copy is made
+// by the kernel, and the bytes are hashed as they stand in the copy, at the same
+// time: whatever happens to from meanwhile, the digest is that of what was
+// stored. hashed, which may be nil, is told of bytes.
+func copySection(ctx context.Context, temp, from *os.File, part section, h hash.Hash, hashed func(n int64)) (int64, error) {
+	off, size, toEnd := part.off, part.size, part.toEnd
 	if off == 0 && toEnd && durable.Clone(temp, from) {
-		return hashFile(ctx, temp, h, nil)
+		return hashFile(ctx, temp, h, nil, hashed)
 	}
 	if _, err := from.Seek(off, io.SeekStart); err != nil {
 		return 0, err
@@ -118,7 +130,7 @@ func copySection(ctx context.Context, temp, from *os.File, off, size int64, toEn
 		}
 		return nil
 	})
-	n, err := hashFile(ctx, temp, h, copied)
+	n, err := hashFile(ctx, temp, h, copied, hashed)
 	if err != nil {
 		for range copied { // let the copying half end
 		}
@@ -128,7 +140,7 @@ func copySection(ctx context.Context, temp, from *os.File, off, size int64, toEn
 
 // hashFile hashes f from its beginning: up to where copied says, as it says it,
 // or to the end if copied is nil.
-func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64) (int64, error) {
+func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64, hashed func(n int64)) (int64, error) {
 	buf := make([]byte, copyBuffer)
 	var n int64
 	hashTo := func(end int64) error {
@@ -140,6 +152,9 @@ func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64)
 			k, err := f.ReadAt(buf[:want], n)
 			h.Write(buf[:k])
 			n += int64(k)
+			if hashed != nil {
+				hashed(int64(k))
+			}
 			if errors.Is(err, io.EOF) {
 				if end < 0 {
 					return nil
@@ -202,16 +217,15 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 		}
 		g.Go(func() error {
 			o.Progress(Event{Kind: "start", Desc: n.Desc})
-			added, err := s.copyNode(gctx, src, n)
+			added, err := s.copyNode(gctx, src, n, func(k int64) { o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: k}) })
 			if err != nil {
 				return err
 			}
+			kind := "skip"
 			if added {
-				o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: n.Desc.Size})
-				o.Progress(Event{Kind: "done", Desc: n.Desc})
-			} else {
-				o.Progress(Event{Kind: "skip", Desc: n.Desc})
+				kind = "done"
 			}
+			o.Progress(Event{Kind: kind, Desc: n.Desc})
 			return nil
 		})
 	}
@@ -221,9 +235,9 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 	return walkErr
 }
 
-func (s *Stage) copyNode(ctx context.Context, src Source, n Node) (added bool, err error) {
+func (s *Stage) copyNode(ctx context.Context, src Source, n Node, copied func(n int64)) (added bool, err error) {
 	if n.Document != nil {
-		return s.addExpect(ctx, n.Desc, func() (io.ReadCloser, error) {
+		return s.addExpect(ctx, n.Desc, copied, func() (io.ReadCloser, error) {
 			return OpenBlob(ctx, n.Desc, func(digest.Digest) (io.ReadCloser, error) { return readCloser(n.Document.Raw), nil })
 		})
 	}
@@ -234,13 +248,14 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node) (added bool, e
 		f, off, size, err := sectioner.Section(ctx, n.Desc.Digest)
 		if err == nil {
 			defer f.Close() //nolint:errcheck // only read
-			return true, s.copyFrom(ctx, f, off, size, n.Desc)
+			return true, s.copyFrom(ctx, f, off, size, n.Desc, copied)
 		}
-		if !errors.Is(err, ErrNotFound) {
+		// Unsupported: not every blob of every source is part of a file.
+		if !errors.Is(err, ErrNotFound) && !errors.Is(err, errors.ErrUnsupported) {
 			return false, err
 		}
 	}
-	added, err = s.addExpect(ctx, n.Desc, func() (io.ReadCloser, error) { return src.Blob(ctx, n.Desc) })
+	added, err = s.addExpect(ctx, n.Desc, copied, func() (io.ReadCloser, error) { return src.Blob(ctx, n.Desc) })
 	if errors.Is(err, ErrNotFound) && len(n.Desc.URLs) > 0 {
 		return false, nil
 	}
@@ -248,7 +263,7 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node) (added bool, e
 }
 
 // copyFrom stages desc from a part of a file.
-func (s *Stage) copyFrom(ctx context.Context, f *os.File, off, size int64, desc ocispec.Descriptor) error {
+func (s *Stage) copyFrom(ctx context.Context, f *os.File, off, size int64, desc ocispec.Descriptor, copied func(n int64)) error {
 	if size != desc.Size {
 		return &BlobError{Op: "copy", Desc: desc, Err: fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, size, desc.Size)}
 	}
@@ -258,7 +273,7 @@ func (s *Stage) copyFrom(ctx context.Context, f *os.File, off, size int64, desc 
 		if info, err := f.Stat(); err == nil {
 			whole = off == 0 && info.Size() == size
 		}
-		n, err := copySection(ctx, temp, f, off, size, whole, digester.Hash())
+		n, err := copySection(ctx, temp, f, section{off, size, whole}, digester.Hash(), copied)
 		if err == nil && (n != size || digester.Digest() != desc.Digest) {
 			err = fmt.Errorf("%w: the bytes hash to %s", ErrMismatch, digester.Digest())
 		}

@@ -97,6 +97,8 @@ func Create(ctx context.Context, dir string, opts *Options) (*Layout, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = createBeside(dir)
+	case errors.Is(err, syscall.ENOTDIR):
+		err = fmt.Errorf("it is no directory: %w", ErrExists)
 	case err != nil:
 		return nil, fmt.Errorf("create layout: %w", err)
 	default:
@@ -324,7 +326,7 @@ func (l *Layout) openRegular(root *os.Root, name string, flag int) (*os.File, fs
 		return nil, nil, err
 	}
 	if before.Mode()&fs.ModeSymlink != 0 {
-		return nil, nil, WithHint(unsafe("a symbolic link"), "read it with --follow if the links are meant")
+		return nil, nil, followHint(unsafe("a symbolic link"))
 	}
 	if !before.Mode().IsRegular() {
 		return nil, nil, unsafe("not a regular file")
@@ -345,6 +347,10 @@ func (l *Layout) openRegular(root *os.Root, name string, flag int) (*os.File, fs
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return f, info, nil
+}
+
+func followHint(err error) error {
+	return WithHint(err, "read it with --follow if the links are meant")
 }
 
 func (l *Layout) readFile(name string, limit int64) ([]byte, error) {
@@ -431,6 +437,9 @@ func openDir(root *os.Root, name string) (*os.Root, error) {
 		return nil, err
 	}
 	full := filepath.Join(root.Name(), name)
+	if before.Mode()&fs.ModeSymlink != 0 {
+		return nil, followHint(fmt.Errorf("%s: %w: a symbolic link", full, ErrUnsafe))
+	}
 	if !before.IsDir() {
 		return nil, fmt.Errorf("%s: %w: not a directory", full, ErrUnsafe)
 	}

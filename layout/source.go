@@ -38,7 +38,8 @@ type Source interface {
 // A Sectioner is a [Source] whose blobs are parts of files.
 type Sectioner interface {
 	// Section returns the stored bytes of d, unverified, as size bytes of f
-	// from off on. The caller closes f.
+	// from off on. The caller closes f. errors.ErrUnsupported means that this
+	// blob is to be had from Source.Blob alone.
 	Section(ctx context.Context, d digest.Digest) (f *os.File, off, size int64, err error)
 }
 

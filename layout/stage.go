@@ -90,7 +90,7 @@ func (s *Stage) begin(ctx context.Context) error {
 // openLock opens the file of the content lock, and makes it where it is
 // missing.
 func (l *Layout) openLock() (*os.File, error) {
-	if err := l.root.Mkdir(ownDir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := l.mkdir(ownDir); err != nil {
 		return nil, err
 	}
 	own, err := openDir(l.root, ownDir)
@@ -102,8 +102,27 @@ func (l *Layout) openLock() (*os.File, error) {
 	f, err := own.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if errors.Is(err, fs.ErrExist) {
 		f, _, err = l.openRegular(own, name, os.O_RDWR)
+	} else if err == nil {
+		err = f.Chmod(fileMode) // whatever the umask
 	}
 	return f, err
+}
+
+// mkdir makes a directory with the mode that it shall have, whatever the
+// umask; one that is there stays as it is.
+func (l *Layout) mkdir(name string) error {
+	err := l.root.Mkdir(name, dirMode)
+	if err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	dir, err := l.root.Open(name) // and not by Root.Chmod: CVE-2026-32282
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Chmod(dirMode), dir.Close())
 }
 
 // sweep removes what dead writers have left. The caller has the content lock
@@ -142,7 +161,7 @@ func (s *Stage) Add(ctx context.Context, r io.Reader, mediaType string) (ocispec
 	desc := ocispec.Descriptor{MediaType: mediaType}
 	err := s.create(func(f *os.File) (digest.Digest, int64, error) {
 		digester := digest.SHA256.Digester()
-		n, err := copyHashing(ctx, f, r, digester.Hash())
+		n, err := copyHashing(ctx, f, r, digester.Hash(), nil)
 		desc.Digest, desc.Size = digester.Digest(), n
 		return desc.Digest, n, err
 	})
@@ -161,11 +180,11 @@ func (s *Stage) AddBytes(ctx context.Context, data []byte, mediaType string) (oc
 // [BlobError] with [ErrMismatch] if it is not. Content that the layout holds
 // whole already is not read from r.
 func (s *Stage) AddExpect(ctx context.Context, r io.Reader, desc ocispec.Descriptor) error {
-	_, err := s.addExpect(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(r), nil })
+	_, err := s.addExpect(ctx, desc, nil, func() (io.ReadCloser, error) { return io.NopCloser(r), nil })
 	return err
 }
 
-func (s *Stage) addExpect(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) (added bool, err error) {
+func (s *Stage) addExpect(ctx context.Context, desc ocispec.Descriptor, copied func(n int64), open func() (io.ReadCloser, error)) (added bool, err error) {
 	if _, err := ParseDigest(string(desc.Digest)); err != nil {
 		return false, err
 	}
@@ -179,7 +198,7 @@ func (s *Stage) addExpect(ctx context.Context, desc ocispec.Descriptor, open fun
 	defer r.Close() //nolint:errcheck // only read
 	err = s.create(func(f *os.File) (digest.Digest, int64, error) {
 		v := VerifyReader(ctx, r, desc)
-		n, err := copyHashing(ctx, f, v, nil)
+		n, err := copyHashing(ctx, f, v, nil, copied)
 		return desc.Digest, n, err
 	})
 	if err != nil {
@@ -272,7 +291,7 @@ func (s *Stage) AddFile(ctx context.Context, path, mediaType string) (ocispec.De
 func (s *Stage) addSection(ctx context.Context, f *os.File, off, size int64, a digest.Algorithm, toEnd bool) (d digest.Digest, n int64, err error) {
 	err = s.create(func(temp *os.File) (digest.Digest, int64, error) {
 		digester := a.Digester()
-		n, err = copySection(ctx, temp, f, off, size, toEnd, digester.Hash())
+		n, err = copySection(ctx, temp, f, section{off, size, toEnd}, digester.Hash(), nil)
 		d = digester.Digest()
 		return d, n, err
 	})
@@ -415,8 +434,7 @@ func (l *Layout) makeBlobDir(a digest.Algorithm) error {
 		return err
 	}
 	for _, name := range []string{blobsDir, blobsDir + "/" + string(a)} {
-		err := l.root.Mkdir(name, dirMode)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := l.mkdir(name); err != nil {
 			return err
 		}
 		if err := durable.SyncRootDir(l.root, filepath.Dir(name)); err != nil {

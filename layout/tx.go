@@ -342,70 +342,14 @@ func (tx *Tx) EditIndex(ctx context.Context, refName string, create bool, fn fun
 		return ocispec.Descriptor{}, err
 	}
 	x.Sort()
-	desc, err := tx.PutDocument(x.Bytes(), x.MediaType())
+	desc, err := tx.putIndex(x)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	desc.ArtifactType = x.ArtifactType()
 	if len(found) == 0 {
 		tx.SetRef(refName, desc)
 		return desc, nil
 	}
 	tx.index.Set(found[0], relinked(old, desc))
 	return desc, nil
-}
-
-// relinked returns the entry old with the content of desc.
-func relinked(old, desc ocispec.Descriptor) ocispec.Descriptor {
-	old.MediaType, old.Digest, old.Size, old.ArtifactType = desc.MediaType, desc.Digest, desc.Size, desc.ArtifactType
-	if !bytes.Equal(old.Data, desc.Data) {
-		old.Data = desc.Data
-	}
-	return old
-}
-
-// Relink puts desc in the place of the digest old, in every index that
-// index.json reaches, at any depth, and in index.json itself. Entries keep
-// their platform, annotations and unknown fields. It returns the documents
-// that changed because of it, children first.
-func (tx *Tx) Relink(ctx context.Context, old digest.Digest, desc ocispec.Descriptor) ([]Change, error) {
-	moved := map[digest.Digest]ocispec.Descriptor{old: desc}
-	var changes []Change
-	src := tx.Source()
-	for n, err := range Walk(ctx, src, tx.index.Entries(), &WalkOptions{ChildrenFirst: true, DocumentsOnly: true, indexesOnly: true}) {
-		if err != nil {
-			return nil, err
-		}
-		if n.Document == nil || !n.Document.IsIndex || n.Desc.Digest == old {
-			continue
-		}
-		x, err := ParseIndex(n.Document.Raw)
-		if err != nil {
-			return nil, err
-		}
-		if !relinkEntries(x, moved) {
-			continue
-		}
-		to, err := tx.PutDocument(x.Bytes(), x.MediaType())
-		if err != nil {
-			return nil, err
-		}
-		to.ArtifactType = x.ArtifactType()
-		moved[n.Desc.Digest] = to
-		changes = append(changes, Change{Old: n.Desc, New: to})
-	}
-	relinkEntries(tx.index, moved)
-	tx.index.Sort()
-	return changes, nil
-}
-
-func relinkEntries(x *Index, moved map[digest.Digest]ocispec.Descriptor) bool {
-	changed := false
-	for i, e := range x.Entries() {
-		if to, ok := moved[e.Digest]; ok {
-			x.Set(i, relinked(e, to))
-			changed = true
-		}
-	}
-	return changed
 }

@@ -88,6 +88,16 @@ type visit struct {
 	document string
 }
 
+func visitOf(desc ocispec.Descriptor) (v visit, document bool) {
+	v.digest = desc.Digest
+	if document = IsIndex(desc.MediaType) || IsManifest(desc.MediaType); document {
+		// A config or layer may be called a manifest (OCI artifacts do that);
+		// it is followed all the same.
+		v.document = desc.MediaType
+	}
+	return v, document
+}
+
 type walker struct {
 	ctx       context.Context //nolint:containedctx // lives as long as the range loop over Walk
 	src       Source
@@ -99,22 +109,18 @@ type walker struct {
 
 // children walks descs below the documents parents; false ends the walk.
 func (w *walker) children(parents, descs []ocispec.Descriptor, role Role) bool {
-	for _, desc := range descs {
-		if !w.node(Node{Desc: desc, Role: role, Parents: parents}) {
+	read, end := w.readAhead(parents, descs)
+	defer end()
+	for i, desc := range descs {
+		if !w.node(Node{Desc: desc, Role: role, Parents: parents}, func() (*Document, error) { return read(i) }) {
 			return false
 		}
 	}
 	return true
 }
 
-func (w *walker) node(n Node) bool {
-	document := IsIndex(n.Desc.MediaType) || IsManifest(n.Desc.MediaType)
-	v := visit{digest: n.Desc.Digest}
-	if document {
-		// A config or layer may be called a manifest (OCI artifacts do that);
-		// it is followed all the same.
-		v.document = n.Desc.MediaType
-	}
+func (w *walker) node(n Node, read func() (*Document, error)) bool {
+	v, document := visitOf(n.Desc)
 	if _, ok := w.seen[v]; ok {
 		return true
 	}
@@ -130,10 +136,10 @@ func (w *walker) node(n Node) bool {
 	if !document || w.opts.indexesOnly && !IsIndex(n.Desc.MediaType) {
 		return w.opts.DocumentsOnly && !document || w.yield(n, nil)
 	}
-	return w.document(n)
+	return w.document(n, read)
 }
 
-func (w *walker) document(n Node) bool {
+func (w *walker) document(n Node, read func() (*Document, error)) bool {
 	if len(n.Parents) >= w.opts.MaxDepth {
 		return w.yield(n, w.fail(n, fmt.Errorf("%w: nested more than %d deep", ErrInvalid, w.opts.MaxDepth))) && w.opts.KeepGoing
 	}
@@ -142,7 +148,7 @@ func (w *walker) document(n Node) bool {
 		return false
 	}
 	w.documents++
-	doc, err := ReadDocument(w.ctx, w.src, n.Desc)
+	doc, err := read()
 	if err != nil {
 		if errors.Is(err, ErrNotFound) && (n.Role == RoleSubject || w.opts.Sparse && n.Role == RoleEntry && n.Parents != nil) {
 			n.Absent = true

@@ -1,0 +1,330 @@
+package archive
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gardenlinux/gloci-layout/compress"
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+// marker is the oci-layout of every archive that we write.
+const marker = `{"imageLayoutVersion":"1.0.0"}`
+
+// PackOptions changes what [Pack] writes. Nil is the zero value.
+type PackOptions struct {
+	// All packs every stored blob, also those that index.json does not reach.
+	All bool
+	// RefNames packs only the entries with these ref names, as
+	// [layout.Index.FindRef] finds them, and what they reach. Nil packs all.
+	RefNames []string
+	// Time is the mtime of every member, cut to whole seconds, from 1970 to
+	// 2242. The zero Time means the Unix epoch: Pack never reads the clock.
+	Time time.Time
+	// Compression of the archive as a whole, and its level; see
+	// [compress.NewWriter].
+	Compression compress.Format
+	Level       int
+	// Progress is told of each blob; calls do not overlap. Nil is silent.
+	Progress func(layout.Event)
+}
+
+// Pack writes the layout src to w as a tar archive: oci-layout, index.json,
+// blobs/, then each algorithm's directory and its blobs, sorted by name. Only
+// blobs that index.json reaches are packed, unless opts.All; a subject that src
+// lacks is left out, and so is a layer that it lacks and that has URLs
+// (descriptor.md, "urls"). index.json keeps its exact bytes, unless
+// opts.RefNames leaves entries out.
+//
+// Every blob is verified while it is copied. One that is missing is
+// [layout.ErrNotFound], one that does not match [layout.ErrMismatch]; what was
+// written to w by then lacks the end of an archive, and readers refuse it. An
+// entry that RefNames asks for and that is not there is [layout.ErrNotFound],
+// RefNames together with All is [layout.ErrInvalid], as is a Time that does not
+// fit.
+//
+// Memory is bounded, whatever the sizes of the blobs.
+func Pack(ctx context.Context, src layout.Source, w io.Writer, opts *PackOptions) error {
+	if err := pack(ctx, src, w, opts); err != nil {
+		return fmt.Errorf("pack %s: %w", src, err)
+	}
+	return nil
+}
+
+func pack(ctx context.Context, src layout.Source, w io.Writer, opts *PackOptions) error {
+	var o PackOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Time.IsZero() {
+		o.Time = epoch
+	}
+	if s := o.Time.Unix(); s < 0 || s > maxOctal {
+		return fmt.Errorf("%w time %s: a tar archive has 1970 to 2242", layout.ErrInvalid, o.Time.UTC().Format(time.RFC3339))
+	}
+	p, err := makePlan(ctx, src, &o)
+	if err != nil {
+		return err
+	}
+	zw, err := compress.NewWriter(w, o.Compression, o.Level)
+	if err != nil {
+		return err
+	}
+	err = p.write(ctx, src, zw, &o)
+	if cerr := zw.Close(); err == nil { // closed in any case: it may have goroutines
+		err = cerr
+	}
+	return err
+}
+
+const (
+	// packChunk and packChunks are what lies between the goroutines that read,
+	// hash and write: enough that none waits for the others, and little enough
+	// that the bytes are still in the cache.
+	packChunk  = 256 << 10 // 256 KiB
+	packChunks = 12
+)
+
+// A chunk is a part of the archive on its way to the output.
+type chunk struct {
+	buf  []byte // of packChunk bytes
+	n    int    // bytes used
+	desc *ocispec.Descriptor
+	kind string // of the event that is due when the chunk is written, or ""
+	hash bool   // not verified yet
+	last bool   // of the blob
+}
+
+// write writes the archive. Reading, hashing and writing are three goroutines
+// that pass chunks on, so that they go on at the same time.
+func (p *plan) write(ctx context.Context, src layout.Source, w io.Writer, o *PackOptions) error {
+	g, ctx := errgroup.WithContext(ctx)
+	free := make(chan []byte, packChunks)
+	for range packChunks {
+		free <- make([]byte, packChunk)
+	}
+	// No channel ever blocks its sender: there are no more chunks than places.
+	read := make(chan chunk, packChunks)
+	verified := make(chan chunk, packChunks)
+	g.Go(func() error {
+		defer close(read)
+		r := reader{ctx: ctx, free: free, out: read, mtime: o.Time}
+		return r.archive(src, p)
+	})
+	g.Go(func() error {
+		defer close(verified)
+		return verify(read, verified)
+	})
+	g.Go(func() error {
+		bw := bufio.NewWriterSize(w, 64<<10)
+		for c := range verified {
+			if _, err := bw.Write(c.buf[:c.n]); err != nil {
+				return err
+			}
+			if o.Progress != nil && c.desc != nil {
+				o.Progress(layout.Event{Kind: c.kind, Desc: *c.desc, Bytes: eventBytes(c)})
+			}
+			free <- c.buf
+		}
+		return bw.Flush() // harmless after another's failure: the archive has no end then
+	})
+	return g.Wait()
+}
+
+// verify passes chunks on and checks the blobs that nobody has checked.
+func verify(in <-chan chunk, out chan<- chunk) error {
+	var h hash.Hash
+	var n int64
+	for c := range in {
+		if c.hash {
+			if h == nil {
+				h, n = c.desc.Digest.Algorithm().Hash(), 0
+			}
+			h.Write(c.buf[:c.n])
+			n += int64(c.n)
+		}
+		if c.hash && c.last {
+			if got := digest.NewDigest(c.desc.Digest.Algorithm(), h); got != c.desc.Digest || n != c.desc.Size {
+				return mismatch(*c.desc, "%d bytes that hash to %s", n, got)
+			}
+			h = nil
+		}
+		out <- c
+	}
+	return nil
+}
+
+func mismatch(desc ocispec.Descriptor, format string, args ...any) error {
+	return &layout.BlobError{Op: "copy", Desc: desc, Err: fmt.Errorf("%w: "+format, append([]any{layout.ErrMismatch}, args...)...)}
+}
+
+func eventBytes(c chunk) int64 {
+	if c.kind == "bytes" {
+		return int64(c.n)
+	}
+	return 0
+}
+
+// reader makes the bytes of an archive.
+type reader struct {
+	ctx   context.Context //nolint:containedctx // lives as long as one call of write
+	free  <-chan []byte
+	out   chan<- chunk
+	mtime time.Time
+}
+
+func (r *reader) buffer() ([]byte, error) {
+	if r.ctx.Err() != nil {
+		return nil, context.Cause(r.ctx)
+	}
+	select {
+	case b := <-r.free:
+		return b, nil
+	case <-r.ctx.Done():
+		return nil, context.Cause(r.ctx)
+	}
+}
+
+// bytes sends what add appends to an empty buffer, less than a chunk.
+func (r *reader) bytes(desc *ocispec.Descriptor, kind string, add func(b []byte) []byte) error {
+	buf, err := r.buffer()
+	if err != nil {
+		return err
+	}
+	r.out <- chunk{buf: buf, n: len(add(buf[:0])), desc: desc, kind: kind}
+	return nil
+}
+
+func (r *reader) archive(src layout.Source, p *plan) error {
+	if err := r.file(ocispec.ImageLayoutFile, []byte(marker)); err != nil {
+		return err
+	}
+	if err := r.file(ocispec.ImageIndexFile, p.index); err != nil {
+		return err
+	}
+	if err := r.dir("blobs/"); err != nil {
+		return err
+	}
+	var in digest.Algorithm // whose directory was written last
+	for _, desc := range p.blobs {
+		if a := desc.Digest.Algorithm(); a != in {
+			if err := r.dir("blobs/" + string(a) + "/"); err != nil {
+				return err
+			}
+			in = a
+		}
+		if err := r.blob(src, desc); err != nil {
+			return err
+		}
+	}
+	if in == "" {
+		// An empty layout has the directory all the same, as one that was
+		// just created.
+		if err := r.dir("blobs/sha256/"); err != nil {
+			return err
+		}
+	}
+	return r.bytes(nil, "", func(b []byte) []byte { return append(b, make([]byte, 2*blockSize)...) })
+}
+
+func (r *reader) dir(name string) error {
+	return r.bytes(nil, "", func(b []byte) []byte { return appendHeader(b, name, 0, typeDir, r.mtime) })
+}
+
+func (r *reader) file(name string, data []byte) error {
+	size := int64(len(data))
+	err := r.bytes(nil, "", func(b []byte) []byte { return appendHeader(b, name, size, typeRegular, r.mtime) })
+	for err == nil && len(data) > 0 {
+		part := data[:min(len(data), packChunk)]
+		data = data[len(part):]
+		err = r.bytes(nil, "", func(b []byte) []byte { return append(b, part...) })
+	}
+	if err != nil {
+		return err
+	}
+	return r.pad(nil, size)
+}
+
+func (r *reader) pad(desc *ocispec.Descriptor, size int64) error {
+	return r.bytes(desc, "done", func(b []byte) []byte { return append(b, make([]byte, padding(size))...) })
+}
+
+func (r *reader) blob(src layout.Source, desc ocispec.Descriptor) error {
+	rc, verified, err := openBlob(r.ctx, src, desc)
+	if err != nil {
+		return err
+	}
+	defer rc.Close() //nolint:errcheck // only read
+	err = r.bytes(&desc, "start", func(b []byte) []byte {
+		return appendHeader(b, layout.BlobPath(desc.Digest), desc.Size, typeRegular, r.mtime)
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		buf, err := r.buffer()
+		if err != nil {
+			return err
+		}
+		n, eof, err := fill(rc, buf)
+		if err != nil && !verified {
+			err = &layout.BlobError{Op: "copy", Desc: desc, Err: err}
+		}
+		if err != nil {
+			return err
+		}
+		r.out <- chunk{buf: buf, n: n, desc: &desc, kind: "bytes", hash: !verified, last: eof}
+		if eof {
+			return r.pad(&desc, desc.Size)
+		}
+	}
+}
+
+// openBlob opens desc where its bytes lie, if src can tell that, so that
+// another goroutine may verify them; else as src verifies them.
+func openBlob(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (rc io.ReadCloser, verified bool, err error) {
+	sectioner, ok := src.(layout.Sectioner)
+	if !ok || desc.Data != nil {
+		rc, err = src.Blob(ctx, desc)
+		return rc, true, err
+	}
+	f, off, size, err := sectioner.Section(ctx, desc.Digest)
+	if errors.Is(err, errors.ErrUnsupported) {
+		rc, err = src.Blob(ctx, desc)
+		return rc, true, err
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if size != desc.Size {
+		return nil, false, errors.Join(mismatch(desc, "%d bytes, want %d", size, desc.Size), f.Close())
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, off, size), f}, false, nil
+}
+
+// fill reads until buf is full or rc is at its end.
+func fill(rc io.Reader, buf []byte) (n int, eof bool, err error) {
+	for n < len(buf) {
+		k, err := rc.Read(buf[n:])
+		n += k
+		if err == io.EOF { // itself: a wrapped one is an error
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+	}
+	return n, false, nil
+}

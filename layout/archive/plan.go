@@ -1,0 +1,108 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+// A plan is what goes into an archive.
+type plan struct {
+	index []byte
+	blobs []ocispec.Descriptor // sorted by path
+}
+
+func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, error) {
+	x, err := src.Index(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if o.RefNames != nil {
+		if o.All {
+			return nil, fmt.Errorf("%w options: all blobs, and those of some ref names", layout.ErrInvalid)
+		}
+		if err := reduce(x, o.RefNames); err != nil {
+			return nil, err
+		}
+	}
+	p := &plan{index: x.Bytes()}
+	blobs, err := reachable(ctx, src, x.Entries())
+	if err != nil {
+		return nil, err
+	}
+	if o.All {
+		for info, err := range src.Blobs(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			if _, ok := blobs[info.Digest]; !ok {
+				blobs[info.Digest] = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: info.Digest, Size: info.Size}
+			}
+		}
+	}
+	for _, desc := range blobs {
+		p.blobs = append(p.blobs, desc)
+	}
+	slices.SortFunc(p.blobs, func(a, b ocispec.Descriptor) int {
+		return cmp.Compare(layout.BlobPath(a.Digest), layout.BlobPath(b.Digest))
+	})
+	return p, nil
+}
+
+// reduce takes out the entries of x that have none of the names.
+func reduce(x *layout.Index, names []string) error {
+	var keep []int
+	for _, name := range names {
+		found := x.FindRef(name)
+		if len(found) == 0 {
+			return fmt.Errorf("ref name %q: %w", name, layout.ErrNotFound)
+		}
+		keep = append(keep, found...)
+	}
+	var remove []int
+	for i := range x.Len() {
+		if !slices.Contains(keep, i) {
+			remove = append(remove, i)
+		}
+	}
+	x.Remove(remove...)
+	return nil
+}
+
+// reachable returns what roots reach. Whatever cannot be packed is told before
+// anything is written.
+func reachable(ctx context.Context, src layout.Source, roots []ocispec.Descriptor) (map[digest.Digest]ocispec.Descriptor, error) {
+	blobs := map[digest.Digest]ocispec.Descriptor{}
+	for n, err := range layout.Walk(ctx, src, roots, nil) {
+		if err != nil {
+			return nil, err
+		}
+		if n.Absent {
+			continue
+		}
+		if have, ok := blobs[n.Desc.Digest]; ok && have.Size == n.Desc.Size {
+			continue // named as a document and as a layer
+		}
+		if n.Document == nil && n.Desc.Data == nil {
+			info, err := src.Stat(ctx, n.Desc.Digest)
+			if errors.Is(err, layout.ErrNotFound) && len(n.Desc.URLs) > 0 {
+				continue
+			}
+			if err == nil && info.Size != n.Desc.Size {
+				err = mismatch(n.Desc, "%d bytes, want %d", info.Size, n.Desc.Size)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		blobs[n.Desc.Digest] = n.Desc
+	}
+	return blobs, nil
+}
