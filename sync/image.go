@@ -1,0 +1,205 @@
+package sync
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/containers/image/v5/docker/policyconfiguration"
+	"github.com/containers/image/v5/docker/reference"
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+// An imageRef is what containers/image calls a reference: one manifest of a
+// source, or the destination of a copy. It names no registry to the library,
+// which would otherwise talk to one itself.
+type imageRef struct {
+	transport  string   // of policy.json: "oci" or "docker"
+	identity   string   // scope of policy.json
+	namespaces []string // wider scopes
+	source     *imageSource
+	dest       types.ImageDestination
+}
+
+// sourceRef returns the reference of the manifest desc of src.
+func sourceRef(src layout.Source, desc ocispec.Descriptor) imageRef {
+	r := imageRef{transport: "oci"}
+	if remote, ok := src.(*Remote); ok {
+		r.transport = "docker"
+		r.identity = remote.named.Name()
+		if tagged, err := reference.WithDigest(remote.named, desc.Digest); err == nil {
+			if identity, err := policyconfiguration.DockerReferenceIdentity(tagged); err == nil {
+				r.identity = identity
+			}
+			r.namespaces = policyconfiguration.DockerReferenceNamespaces(tagged)
+		}
+	} else if path, err := filepath.Abs(src.String()); err == nil {
+		r.identity = path
+		for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+			r.namespaces = append(r.namespaces, dir)
+		}
+	}
+	r.source = &imageSource{src: src, desc: desc}
+	return r
+}
+
+func (r imageRef) Transport() types.ImageTransport                       { return imageTransport(r.transport) }
+func (r imageRef) StringWithinTransport() string                         { return r.identity }
+func (imageRef) DockerReference() reference.Named                        { return nil }
+func (r imageRef) PolicyConfigurationIdentity() string                   { return r.identity }
+func (r imageRef) PolicyConfigurationNamespaces() []string               { return r.namespaces }
+func (imageRef) DeleteImage(context.Context, *types.SystemContext) error { return errNotThis }
+
+func (imageRef) NewImage(context.Context, *types.SystemContext) (types.ImageCloser, error) {
+	return nil, errNotThis
+}
+
+func (r imageRef) NewImageSource(context.Context, *types.SystemContext) (types.ImageSource, error) {
+	if r.source == nil {
+		return nil, errNotThis
+	}
+	s := *r.source
+	s.ref = r
+	return &s, nil
+}
+
+func (r imageRef) NewImageDestination(context.Context, *types.SystemContext) (types.ImageDestination, error) {
+	if r.dest == nil {
+		return nil, errNotThis
+	}
+	return r.dest, nil
+}
+
+// errNotThis is what methods return that copy.Image does not call.
+var errNotThis = errors.New("not for this reference")
+
+// An imageTransport names the section of policy.json that applies.
+type imageTransport string
+
+func (t imageTransport) Name() string { return string(t) }
+
+func (imageTransport) ParseReference(string) (types.ImageReference, error) { return nil, errNotThis }
+
+func (imageTransport) ValidatePolicyConfigurationScope(string) error { return nil }
+
+// An imageSource is one manifest of a source. It verifies all that it gives
+// out; the library verifies nothing of it but layers.
+type imageSource struct {
+	src  layout.Source
+	desc ocispec.Descriptor
+	ref  imageRef
+}
+
+func (s *imageSource) Reference() types.ImageReference { return s.ref }
+func (*imageSource) Close() error                      { return nil } // the source is the caller's
+func (*imageSource) HasThreadSafeGetBlob() bool        { return true }
+
+func (s *imageSource) GetManifest(ctx context.Context, instance *digest.Digest) ([]byte, string, error) {
+	if instance != nil && *instance != s.desc.Digest {
+		return nil, "", fmt.Errorf("manifest %s: %w", *instance, layout.ErrNotFound)
+	}
+	raw, err := layout.ReadAll(ctx, s.src, s.desc, layout.MaxDocument)
+	return raw, s.desc.MediaType, err
+}
+
+func (s *imageSource) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	// Digest and size only: URLs are never followed.
+	rc, err := s.src.Blob(ctx, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+	return rc, info.Size, err
+}
+
+func (*imageSource) GetSignatures(context.Context, *digest.Digest) ([][]byte, error) { return nil, nil }
+
+func (*imageSource) LayerInfosForCopy(context.Context, *digest.Digest) ([]types.BlobInfo, error) {
+	return nil, nil
+}
+
+// A destination is what our destinations have in common.
+type destination struct{}
+
+func (destination) Reference() types.ImageReference      { return imageRef{transport: "oci"} }
+func (destination) Close() error                         { return nil }
+func (destination) AcceptsForeignLayerURLs() bool        { return true }
+func (destination) MustMatchRuntimeOS() bool             { return false }
+func (destination) IgnoresEmbeddedDockerReference() bool { return true }
+func (destination) HasThreadSafePutBlob() bool           { return true }
+
+func (destination) SupportsSignatures(context.Context) error {
+	return errors.New("signatures are artifacts of their own here")
+}
+
+func (destination) PutSignatures(_ context.Context, signatures [][]byte, _ *digest.Digest) error {
+	if len(signatures) == 0 {
+		return nil
+	}
+	return errors.New("signatures are artifacts of their own here")
+}
+
+func (destination) Commit(context.Context, types.UnparsedImage) error { return nil }
+
+// A pushDestination is the destination of all images of one push. Their blobs
+// have been sent by the time that the library asks for them.
+type pushDestination struct {
+	destination
+	push     *pusher
+	document *document // what PutManifest writes
+}
+
+func (*pushDestination) DesiredLayerCompression() types.LayerCompression {
+	return types.PreserveOriginal
+}
+
+func (*pushDestination) SupportedManifestMIMETypes() []string { return nil } // all
+
+// TryReusingBlob answers from the plan, without a request.
+func (d *pushDestination) TryReusingBlob(_ context.Context, info types.BlobInfo, _ types.BlobInfoCache, _ bool) (bool, types.BlobInfo, error) {
+	if !d.push.has(info.Digest) {
+		return false, types.BlobInfo{}, nil
+	}
+	return true, types.BlobInfo{Digest: info.Digest, Size: info.Size}, nil
+}
+
+// PutBlob is called for configs, which the library never asks about before, and
+// for what the plan does not know.
+func (d *pushDestination) PutBlob(_ context.Context, r io.Reader, info types.BlobInfo, _ types.BlobInfoCache, _ bool) (types.BlobInfo, error) {
+	if d.push.has(info.Digest) {
+		_, err := io.Copy(io.Discard, r)
+		return types.BlobInfo{Digest: info.Digest, Size: info.Size}, err
+	}
+	return types.BlobInfo{}, fmt.Errorf("blob %s of %s is not planned", info.Digest, d.document.desc.Digest)
+}
+
+func (d *pushDestination) PutManifest(ctx context.Context, raw []byte, _ *digest.Digest) error {
+	if got := d.document.desc.Digest.Algorithm().FromBytes(raw); got != d.document.desc.Digest {
+		return fmt.Errorf("%s was changed into %s on its way", d.document.desc.Digest, got)
+	}
+	return d.push.putDocument(ctx, d.document, bytes.Clone(raw))
+}
+
+// throughCopy tells whether the manifest goes through copy.Image. Images go,
+// unless they are beyond what it can do without changing a byte.
+func throughCopy(doc *layout.Document) bool {
+	if !doc.IsImage() || doc.IsIndex || doc.Config.Digest.Algorithm() != digest.SHA256 || doc.Config.Size > 4<<20 {
+		return false // it reads configs whole, up to 4 MiB, and checks them with sha256
+	}
+	if doc.Descriptor.Digest.Algorithm() != digest.SHA256 {
+		return false // it computes digests of manifests with sha256
+	}
+	for _, l := range doc.Layers {
+		if len(l.URLs) > 0 {
+			return false // it leaves such layers out, even when they are there
+		}
+		if strings.HasSuffix(l.MediaType, "+encrypted") {
+			return false // it asks for keys
+		}
+	}
+	return true
+}

@@ -1,0 +1,165 @@
+package registry
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/containers/image/v5/pkg/tlsclientconfig"
+)
+
+// newTransports returns the transport to host, HOST[:PORT] as the user says it,
+// and one for token servers elsewhere.
+func (o *Options) newTransports(host string, insecure bool) (base, outside *http.Transport, err error) {
+	tlsConfig, err := o.tlsConfig(host, insecure)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := tlsclientconfig.NewTransport()
+	t.TLSClientConfig = tlsConfig
+	// The default of 2 makes more workers than that dial again and again.
+	t.MaxIdleConns = 2 * o.jobs()
+	t.MaxIdleConnsPerHost = o.jobs()
+	// Bytes are what their digest says: nobody may compress them on the way.
+	t.DisableCompression = true
+	t.WriteBufferSize, t.ReadBufferSize = 128<<10, 64<<10
+	t.MaxResponseHeaderBytes = 1 << 20
+	t.DialContext = (&net.Dialer{Timeout: o.stall(), KeepAlive: 30 * time.Second}).DialContext
+	outside = t.Clone()
+	// Checked when the address is dialed, as a name may resolve to another one
+	// each time.
+	outside.DialContext = (&net.Dialer{Timeout: o.stall(), Control: refuseInternal}).DialContext
+	return t, outside, nil
+}
+
+// observed is what the transport saw of the last answer to one operation and
+// oras-go does not hand on. It travels in the context of the request.
+type observed struct {
+	mu         sync.Mutex
+	subject    string        // OCI-Subject
+	digest     string        // Docker-Content-Digest
+	retryAfter time.Duration // 0 if the registry did not say
+}
+
+type observedKey struct{}
+
+func observe(ctx context.Context) (context.Context, *observed) {
+	o := &observed{}
+	return context.WithValue(ctx, observedKey{}, o), o
+}
+
+func (o *observed) see(resp *http.Response) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.subject, o.digest = resp.Header.Get("OCI-Subject"), resp.Header.Get("Docker-Content-Digest")
+	o.retryAfter = retryAfter(resp)
+}
+
+func (o *observed) get() (subject, digest string, retryAfter time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.subject, o.digest, o.retryAfter
+}
+
+// retryAfter reads the header of that name (RFC 9110, section 10.2.3). A date
+// is measured against the server's own clock.
+func retryAfter(resp *http.Response) time.Duration {
+	value := resp.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
+		return time.Duration(min(seconds, 1<<20)) * time.Second
+	}
+	until, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	return max(0, until.Sub(now))
+}
+
+// watcher ends requests on which nothing moves, and tells what it saw.
+type watcher struct {
+	base  http.RoundTripper
+	stall time.Duration
+	trace func(Exchange)
+}
+
+func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(w.stall, func() { cancel(ErrStalled) })
+	out := req.WithContext(ctx)
+	if req.Body != nil && req.Body != http.NoBody {
+		watch := func(body io.ReadCloser) io.ReadCloser {
+			// Once all is sent, a registry may be busy for long: some copy
+			// and hash the blob before they answer.
+			return &watchedBody{ReadCloser: body, timer: timer, step: w.stall, end: 10 * w.stall}
+		}
+		out.Body = watch(req.Body)
+		if get := req.GetBody; get != nil {
+			out.GetBody = func() (io.ReadCloser, error) {
+				body, err := get()
+				if err != nil {
+					return nil, err
+				}
+				return watch(body), nil
+			}
+		}
+	}
+	resp, err := w.base.RoundTrip(out)
+	exchange := Exchange{Method: req.Method, Host: req.URL.Host, Path: req.URL.Path}
+	if err != nil {
+		timer.Stop()
+		if cause := context.Cause(ctx); cause == ErrStalled { //nolint:errorlint // set above, never wrapped
+			err = cause
+		}
+		cancel(nil)
+	} else {
+		exchange.Status = resp.StatusCode
+		timer.Reset(w.stall)
+		resp.Body = &watchedBody{ReadCloser: resp.Body, timer: timer, step: w.stall, ctx: ctx, cancel: cancel}
+		if o, ok := ctx.Value(observedKey{}).(*observed); ok {
+			o.see(resp)
+		}
+	}
+	if w.trace != nil {
+		w.trace(exchange)
+	}
+	return resp, err
+}
+
+// watchedBody puts off the end of its request with each read.
+type watchedBody struct {
+	io.ReadCloser
+	timer     *time.Timer
+	step, end time.Duration
+	ctx       context.Context //nolint:containedctx // of a response, to tell why reading ended
+	cancel    context.CancelCauseFunc
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == nil:
+		b.timer.Reset(b.step)
+	case b.cancel == nil:
+		b.timer.Reset(b.end)
+	case context.Cause(b.ctx) == ErrStalled: //nolint:errorlint // never wrapped
+		err = ErrStalled
+	}
+	return n, err
+}
+
+func (b *watchedBody) Close() error {
+	err := b.ReadCloser.Close()
+	if b.cancel != nil {
+		b.timer.Stop()
+		b.cancel(nil)
+	}
+	return err
+}

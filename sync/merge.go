@@ -1,0 +1,225 @@
+package sync
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+// compare looks at what every tag that is to move names now. Unless the caller
+// wants them dropped, entries that only the registry has are an error, or are
+// merged.
+func (p *pusher) compare(ctx context.Context, moves []*move) error {
+	var changed []*move
+	for _, m := range moves {
+		if m.state != TagUnchanged && m.before.Digest != "" {
+			changed = append(changed, m)
+		}
+	}
+	if p.opts.Replace || len(changed) == 0 {
+		return nil
+	}
+	found := make([][]ForeignEntry, len(changed))
+	numbers := make([]int, len(changed))
+	for i := range numbers {
+		numbers[i] = i
+	}
+	err := each(ctx, p.client.Jobs(), numbers, func(ctx context.Context, i int) (err error) {
+		found[i], err = p.compareTag(ctx, changed[i])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if all := slices.Concat(found...); len(all) > 0 {
+		return layout.WithHint(&ForeignError{Repository: p.dest.String(), Entries: all},
+			"--merge keeps these entries, --replace drops them")
+	}
+	return nil
+}
+
+// A side is what a tag names here or there: an index with its entries, or one
+// manifest.
+type side struct {
+	doc     *layout.Document
+	index   *layout.Index // nil for a manifest
+	entries []ocispec.Descriptor
+}
+
+func newSide(ctx context.Context, src layout.Source, doc *layout.Document) (*side, error) {
+	s := &side{doc: doc}
+	if doc.IsIndex {
+		var err error
+		if s.index, err = layout.ParseIndex(doc.Raw); err != nil {
+			return nil, fmt.Errorf("%s: %w", doc.Descriptor.Digest, err)
+		}
+		s.entries = s.index.Entries()
+		return s, nil
+	}
+	entry := ocispec.Descriptor{
+		MediaType: doc.MediaType, Digest: doc.Descriptor.Digest, Size: doc.Descriptor.Size,
+		ArtifactType: doc.ArtifactType, Platform: doc.Descriptor.Platform,
+	}
+	if entry.Platform == nil && doc.IsImage() {
+		platform, err := layout.ImagePlatform(ctx, src, doc.Descriptor, doc)
+		if err != nil {
+			return nil, err
+		}
+		entry.Platform = platform
+	}
+	s.entries = []ocispec.Descriptor{entry}
+	return s, nil
+}
+
+// remote reads the destination with the client of the push.
+func (p *pusher) remote() *Remote {
+	return &Remote{
+		named: p.dest.named, ref: layout.Reference{Transport: "docker"}, client: p.client,
+		documents: map[digest.Digest][]byte{}, room: keepDocuments,
+	}
+}
+
+// compareTag returns the entries that moving m would drop, none if they were
+// merged.
+func (p *pusher) compareTag(ctx context.Context, m *move) ([]ForeignEntry, error) {
+	raw, err := p.client.Manifest(ctx, m.before)
+	if err != nil {
+		return nil, err
+	}
+	theirDoc, err := layout.ParseDocument(m.before, raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s:%s: %w", p.dest, m.Tag, err)
+	}
+	ourDoc, err := layout.ReadDocument(ctx, p.src, m.Desc)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.src, err)
+	}
+	if !theirDoc.IsIndex && !ourDoc.IsIndex && theirDoc.ArtifactType == ourDoc.ArtifactType && theirDoc.IsImage() == ourDoc.IsImage() {
+		return nil, nil // a new state of the same thing
+	}
+	theirs, err := newSide(ctx, p.remote(), theirDoc)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := newSide(ctx, p.src, ourDoc)
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for _, e := range ours.entries {
+		have[string(e.Digest)] = true
+		have[p.key(e)] = true
+	}
+	var foreign []ForeignEntry
+	var keep []int
+	for i, e := range theirs.entries {
+		if key := p.key(e); !have[key] && !have[string(e.Digest)] {
+			foreign = append(foreign, ForeignEntry{Tag: m.Tag, RefName: layout.RefName(e), Key: key, Desc: e})
+			keep = append(keep, i)
+		}
+	}
+	if len(foreign) == 0 {
+		return nil, nil
+	}
+	if !p.opts.Merge || ours.index == nil && theirs.index == nil {
+		return foreign, nil
+	}
+	return nil, m.merge(ours, theirs, keep)
+}
+
+// merge makes the root of m an index with all entries of ours and those of
+// theirs whose numbers are in keep.
+func (m *move) merge(ours, theirs *side, keep []int) error {
+	raw, err := union(ours, theirs, keep)
+	if err != nil {
+		return fmt.Errorf("merge %s: %w", m.Tag, err)
+	}
+	x, err := layout.ParseIndex(raw)
+	if err != nil {
+		return fmt.Errorf("merge %s: %w", m.Tag, err)
+	}
+	// In the canonical form, so that the same entries always give the same
+	// digest, and a second merge finds nothing to do.
+	x.Sort()
+	x.Set(0, x.Entries()[0])
+	desc := x.Descriptor()
+	if _, err := layout.ParseDocument(desc, x.Bytes()); err != nil {
+		return fmt.Errorf("merge %s: %w", m.Tag, err)
+	}
+	m.merged = true
+	m.root = &document{desc: desc, raw: x.Bytes(), origin: &m.Desc}
+	if desc.Digest == m.before.Digest {
+		m.state = TagUnchanged
+	}
+	return nil
+}
+
+// union returns an index in JSON with every member and entry of both sides as
+// it stands there; where both have a member, ours counts.
+func union(ours, theirs *side, keep []int) ([]byte, error) {
+	members := map[string]json.RawMessage{"schemaVersion": json.RawMessage("2")}
+	var annotations map[string]json.RawMessage
+	var entries []json.RawMessage
+	take := func(s *side, numbers []int) error {
+		all := make([]json.RawMessage, 0, len(s.entries))
+		if s.index == nil {
+			one, err := json.Marshal(s.entries[0])
+			if err != nil {
+				return err
+			}
+			all = append(all, one)
+		} else {
+			// Both have passed the strict reader: no name stands twice.
+			if err := json.Unmarshal(s.doc.Raw, &members); err != nil {
+				return err
+			}
+			if err := json.Unmarshal(members["manifests"], &all); err != nil {
+				return err
+			}
+			if a := members["annotations"]; len(a) > 0 {
+				if err := json.Unmarshal(a, &annotations); err != nil {
+					return err
+				}
+			}
+		}
+		for _, i := range numbers {
+			entries = append(entries, all[i])
+		}
+		return nil
+	}
+	// Theirs first, so that ours writes over it; the order of entries is set
+	// by sorting.
+	every := make([]int, len(ours.entries))
+	for i := range every {
+		every[i] = i
+	}
+	if err := take(theirs, keep); err != nil {
+		return nil, err
+	}
+	kept := entries
+	entries = nil
+	if err := take(ours, every); err != nil {
+		return nil, err
+	}
+	var err error
+	if members["manifests"], err = json.Marshal(append(entries, kept...)); err != nil {
+		return nil, err
+	}
+	if len(annotations) > 0 {
+		if members["annotations"], err = json.Marshal(annotations); err != nil {
+			return nil, err
+		}
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err = enc.Encode(members)
+	return b.Bytes(), err
+}

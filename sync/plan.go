@@ -1,0 +1,294 @@
+package sync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+// A document is a manifest or index of the plan.
+type document struct {
+	desc     ocispec.Descriptor
+	present  bool                 // at the registry, and so all below it
+	read     *layout.Document     // of a missing one
+	raw      []byte               // of one that we have made; others are read again when sent
+	origin   *ocispec.Descriptor  // of one that we have made: the source's
+	children []*document          // of a missing one
+	blobs    []ocispec.Descriptor // of a missing one
+	height   int                  // above the lowest missing document
+}
+
+// A move is a tag that is to name a root.
+type move struct {
+	Target
+	root   *document
+	before ocispec.Descriptor // zero if there is no such tag
+	merged bool
+	state  TagState
+}
+
+// A plan is what a push has to do.
+type plan struct {
+	moves    []*move
+	untagged []*document
+	levels   [][]*document // missing ones, children first
+	blobs    []ocispec.Descriptor
+	present  int // documents that were found at the registry
+}
+
+// plan asks the registry for what it has. Nothing is written.
+func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) {
+	pl := &plan{}
+	byTag := map[string]bool{}
+	var untagged []Target
+	for _, t := range targets {
+		switch {
+		case t.Tag == "":
+			untagged = append(untagged, t)
+		case !byTag[t.Tag]:
+			byTag[t.Tag] = true
+			pl.moves = append(pl.moves, &move{Target: t, state: TagPending})
+		}
+	}
+	if err := p.resolveTags(ctx, pl.moves); err != nil {
+		return nil, err
+	}
+	if err := p.compare(ctx, pl.moves); err != nil {
+		return nil, err
+	}
+	w := &planner{p: p, plan: pl, documents: map[digest.Digest]*document{}}
+	for _, m := range pl.moves {
+		if m.state == TagUnchanged {
+			w.documents[m.before.Digest] = &document{desc: m.before, present: true}
+		}
+	}
+	var roots []*document
+	for _, m := range pl.moves {
+		if m.root == nil {
+			m.root = &document{desc: m.Desc}
+		}
+		m.root = w.intern(m.root, &roots)
+	}
+	for _, t := range untagged {
+		pl.untagged = append(pl.untagged, w.intern(&document{desc: t.Desc}, &roots))
+	}
+	if err := w.walk(ctx, roots); err != nil {
+		return nil, err
+	}
+	w.order()
+	return pl, nil
+}
+
+// resolveTags asks for every tag. The first goes alone, so that its answer
+// tells all others how to log in.
+func (p *pusher) resolveTags(ctx context.Context, moves []*move) error {
+	one := func(ctx context.Context, m *move) error {
+		desc, err := p.client.Resolve(ctx, m.Tag)
+		if errors.Is(err, layout.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m.before = desc
+		if desc.Digest == m.Desc.Digest {
+			m.state = TagUnchanged
+		}
+		return nil
+	}
+	if len(moves) == 0 {
+		return nil
+	}
+	if err := one(ctx, moves[0]); err != nil {
+		return err
+	}
+	return each(ctx, p.client.Jobs(), moves[1:], one)
+}
+
+// each calls fn for every item, at most jobs at once, and returns the first
+// error.
+func each[T any](ctx context.Context, jobs int, items []T, fn func(context.Context, T) error) error {
+	group, inner := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
+	for _, item := range items {
+		if inner.Err() != nil {
+			break
+		}
+		group.Go(func() error { return fn(inner, item) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// A planner finds the missing documents, from the roots down.
+type planner struct {
+	p         *pusher
+	plan      *plan
+	documents map[digest.Digest]*document
+	missing   []*document
+}
+
+// intern returns the document of that digest and appends a new one to list.
+func (w *planner) intern(doc *document, list *[]*document) *document {
+	if have, ok := w.documents[doc.desc.Digest]; ok {
+		return have
+	}
+	w.documents[doc.desc.Digest] = doc
+	*list = append(*list, doc)
+	return doc
+}
+
+func (w *planner) walk(ctx context.Context, level []*document) error {
+	for depth := 0; len(level) > 0; depth++ {
+		if depth == layout.DefaultMaxDepth {
+			return fmt.Errorf("%s: %w: %s is nested more than %d deep", w.p.src, layout.ErrInvalid, level[0].desc.Digest, layout.DefaultMaxDepth)
+		}
+		if len(w.documents) > layout.DefaultMaxDocuments {
+			return fmt.Errorf("%s: %w: more than %d manifests", w.p.src, layout.ErrInvalid, layout.DefaultMaxDocuments)
+		}
+		if err := w.ask(ctx, level); err != nil {
+			return err
+		}
+		var next []*document
+		for _, doc := range level {
+			if doc.present {
+				w.plan.present++
+				continue
+			}
+			w.missing = append(w.missing, doc)
+			for i, child := range doc.children {
+				doc.children[i] = w.intern(child, &next)
+			}
+		}
+		level = next
+	}
+	return nil
+}
+
+// ask finds out which documents of a level are there and reads the others.
+func (w *planner) ask(ctx context.Context, level []*document) error {
+	one := func(ctx context.Context, doc *document) (err error) {
+		if doc.present, err = w.p.client.Exists(ctx, doc.desc.Digest); err != nil || doc.present {
+			return err
+		}
+		return w.expand(ctx, doc)
+	}
+	if len(w.plan.moves) > 0 { // somebody has logged in
+		return each(ctx, w.p.client.Jobs(), level, one)
+	}
+	if err := one(ctx, level[0]); err != nil {
+		return err
+	}
+	return each(ctx, w.p.client.Jobs(), level[1:], one)
+}
+
+// expand reads a missing document and notes what it names.
+func (w *planner) expand(ctx context.Context, doc *document) error {
+	if doc.raw != nil {
+		return w.expandMerged(ctx, doc)
+	}
+	read, err := layout.ReadDocument(ctx, w.p.src, doc.desc)
+	if err != nil {
+		return fmt.Errorf("%s: %w", w.p.src, err)
+	}
+	doc.read = read
+	if read.Config != nil {
+		doc.blobs = append(doc.blobs, *read.Config)
+	}
+	doc.blobs = append(doc.blobs, read.Layers...)
+	doc.addEntries(read.Manifests)
+	if s := read.Subject; s != nil && isDocument(*s) {
+		// A subject may be missing (manifest.md, "subject"): then the registry
+		// may have it, or nobody.
+		if _, err := w.p.src.Stat(ctx, s.Digest); err == nil {
+			doc.children = append(doc.children, &document{desc: *s})
+		} else if !errors.Is(err, layout.ErrNotFound) {
+			return err
+		}
+	}
+	read.Raw = nil // read again when sent: there may be many
+	return nil
+}
+
+// expandMerged notes which entries of a merged index come from the source; the
+// registry has the others.
+func (w *planner) expandMerged(ctx context.Context, doc *document) (err error) {
+	if doc.read, err = layout.ParseDocument(doc.desc, doc.raw); err != nil {
+		return err
+	}
+	if !layout.IsIndex(doc.origin.MediaType) {
+		doc.addEntries([]ocispec.Descriptor{*doc.origin})
+		return nil
+	}
+	ours, err := layout.ReadDocument(ctx, w.p.src, *doc.origin)
+	if err != nil {
+		return fmt.Errorf("%s: %w", w.p.src, err)
+	}
+	doc.addEntries(ours.Manifests)
+	return nil
+}
+
+func (doc *document) addEntries(entries []ocispec.Descriptor) {
+	for _, e := range entries {
+		if isDocument(e) {
+			doc.children = append(doc.children, &document{desc: e})
+		} else {
+			doc.blobs = append(doc.blobs, e)
+		}
+	}
+}
+
+func isDocument(desc ocispec.Descriptor) bool {
+	return layout.IsIndex(desc.MediaType) || layout.IsManifest(desc.MediaType)
+}
+
+// order sorts what is missing into the order in which it is sent.
+func (w *planner) order() {
+	var height func(doc *document) int
+	done := map[*document]bool{}
+	height = func(doc *document) int {
+		if done[doc] {
+			return doc.height
+		}
+		done[doc] = true
+		for _, child := range doc.children {
+			if !child.present {
+				doc.height = max(doc.height, height(child)+1)
+			}
+		}
+		return doc.height
+	}
+	blobs := map[digest.Digest]ocispec.Descriptor{}
+	for _, doc := range w.missing {
+		h := height(doc)
+		for len(w.plan.levels) <= h {
+			w.plan.levels = append(w.plan.levels, nil)
+		}
+		w.plan.levels[h] = append(w.plan.levels[h], doc)
+		for _, b := range doc.blobs {
+			if have, ok := blobs[b.Digest]; !ok || have.Data == nil && b.Data != nil || len(have.URLs) > 0 && len(b.URLs) == 0 {
+				blobs[b.Digest] = b
+			}
+		}
+	}
+	for _, level := range w.plan.levels {
+		slices.SortFunc(level, func(a, b *document) int { return cmp.Compare(a.desc.Digest, b.desc.Digest) })
+	}
+	for _, b := range blobs {
+		w.plan.blobs = append(w.plan.blobs, b)
+	}
+	// Large ones first: nobody should wait at the end for one that began last.
+	slices.SortFunc(w.plan.blobs, func(a, b ocispec.Descriptor) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Digest, b.Digest))
+	})
+}

@@ -1,0 +1,304 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/containers/image/v5/copy"
+	"github.com/containers/image/v5/types"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
+)
+
+// PushOptions change what [Push] does. Nil is the zero value.
+type PushOptions struct {
+	// Registry says how to reach the registry.
+	Registry RegistryOptions
+	// Targets are what to push; nil means every entry of index.json, as
+	// [Targets] gives them.
+	Targets []Target
+	// Merge keeps entries that only the registry has: the tag then names an
+	// index of both sides' entries, in which ours count where a key is in both.
+	Merge bool
+	// Replace lets such entries go.
+	Replace bool
+	// Key names what an entry of an index is a state of; nil means
+	// [layout.EntryKey].
+	Key func(ocispec.Descriptor) string
+	// DryRun finds out what would be sent, and sends nothing.
+	DryRun bool
+	// Progress is told of every blob and manifest, from several goroutines:
+	// "start", "bytes" and "done" of what is sent, "skip" of what is there.
+	// Bytes are negative when a transfer starts again.
+	Progress func(layout.Event)
+}
+
+// Push makes the repository hold what the targets of src name, byte for byte,
+// and moves their tags; the package comment says in which order and what holds
+// when it fails. The report is never nil.
+//
+// Errors: a [ForeignError] where entries would be lost, [ErrUnauthorized],
+// [ErrRejected] by the signature policy, [layout.ErrMismatch] where the source
+// is damaged, [layout.ErrInvalid] for names that are no tags. Canceling ctx
+// ends the push.
+func Push(ctx context.Context, src layout.Source, dest Repository, opts *PushOptions) (*Report, error) {
+	if opts == nil {
+		opts = &PushOptions{}
+	}
+	p := &pusher{src: src, dest: dest, opts: opts, held: map[digest.Digest]bool{}}
+	p.report = &Report{Repository: dest.String(), DryRun: opts.DryRun, Tags: []TagReport{}}
+	if err := p.push(ctx); err != nil {
+		return p.report, err
+	}
+	return p.report, nil
+}
+
+type pusher struct {
+	src      layout.Source
+	dest     Repository
+	opts     *PushOptions
+	client   *registry.Client
+	policies *policies
+	temp     string // for the caches of copy.Image
+
+	mu       sync.Mutex
+	held     map[digest.Digest]bool // blobs that the repository holds for sure
+	unlisted []*document            // with a subject that the registry has not noticed
+	report   *Report
+}
+
+func (p *pusher) push(ctx context.Context) (err error) {
+	if p.opts.Merge && p.opts.Replace {
+		return errors.New("merge and replace exclude each other")
+	}
+	targets := p.opts.Targets
+	if targets == nil {
+		if targets, err = Targets(ctx, p.src, layout.Reference{}, ""); err != nil {
+			return err
+		}
+	} else if err := checkTargets(p.src, targets); err != nil {
+		return err
+	}
+	endpoint, err := p.opts.Registry.WriteEndpoint(p.dest.named)
+	if err != nil {
+		return err
+	}
+	if p.policies, err = newPolicies(&p.opts.Registry); err != nil {
+		return err
+	}
+	defer p.policies.close()
+	if p.client, err = registry.Open(ctx, endpoint, !p.opts.DryRun, &p.opts.Registry); err != nil {
+		return err
+	}
+	defer p.client.Close()
+	pl, err := p.makePlan(ctx, targets)
+	if err != nil {
+		return err
+	}
+	defer p.fill(pl)
+	p.report.Present += pl.present
+	if p.opts.DryRun {
+		return p.dryRun(ctx, pl)
+	}
+	if err := p.send(ctx, pl); err != nil {
+		return err
+	}
+	return p.publish(ctx, pl)
+}
+
+// fill writes the states of the tags into the report.
+func (p *pusher) fill(pl *plan) {
+	for _, m := range pl.moves {
+		p.report.Tags = append(p.report.Tags, TagReport{
+			Tag: m.Tag, RefName: m.RefName, Digest: m.root.desc.Digest, Before: m.before.Digest, State: m.state, Merged: m.merged,
+		})
+	}
+	for _, doc := range pl.untagged {
+		p.report.Untagged = append(p.report.Untagged, doc.desc)
+	}
+}
+
+func (p *pusher) key(desc ocispec.Descriptor) string {
+	if p.opts.Key != nil {
+		if key := p.opts.Key(desc); key != "" {
+			return key
+		}
+	}
+	return layout.EntryKey(desc)
+}
+
+func (p *pusher) event(kind string, desc ocispec.Descriptor, n int64) {
+	if p.opts.Progress != nil {
+		p.opts.Progress(layout.Event{Kind: kind, Desc: desc, Bytes: n})
+	}
+}
+
+// dryRun counts what send would send.
+func (p *pusher) dryRun(ctx context.Context, pl *plan) error {
+	for _, level := range pl.levels {
+		p.report.Manifests += len(level)
+		if err := each(ctx, p.client.Jobs(), level, func(ctx context.Context, doc *document) error { return p.allowed(ctx, doc) }); err != nil {
+			return err
+		}
+	}
+	return each(ctx, p.client.Jobs(), pl.blobs, func(ctx context.Context, desc ocispec.Descriptor) error {
+		_, err := p.client.ResolveBlob(ctx, desc.Digest)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch {
+		case err == nil:
+			p.report.Present++
+		case errors.Is(err, layout.ErrNotFound):
+			p.report.Blobs++
+			p.report.Bytes += desc.Size
+		default:
+			return err
+		}
+		return nil
+	})
+}
+
+// send makes the repository hold everything, by digest.
+func (p *pusher) send(ctx context.Context, pl *plan) (err error) {
+	if len(pl.levels) == 0 {
+		return nil
+	}
+	jobs := p.client.Jobs()
+	for _, level := range pl.levels { // before the first byte leaves
+		if err := each(ctx, jobs, level, p.allowed); err != nil {
+			return err
+		}
+	}
+	if err := each(ctx, jobs, pl.blobs, p.putBlob); err != nil {
+		return err
+	}
+	if p.temp, err = os.MkdirTemp("", "gloci-layout-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(p.temp)) }()
+	copies := semaphore.NewWeighted(int64(jobs))
+	for _, level := range pl.levels {
+		err := each(ctx, jobs, level, func(ctx context.Context, doc *document) error {
+			if doc.raw == nil && throughCopy(doc.read) {
+				return p.copyImage(ctx, doc, copies)
+			}
+			raw := doc.raw
+			if raw == nil {
+				var err error
+				if raw, err = layout.ReadAll(ctx, p.src, doc.desc, layout.MaxDocument); err != nil {
+					return fmt.Errorf("%s: %w", p.src, err)
+				}
+			}
+			return p.putDocument(ctx, doc, raw)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allowed asks the signature policy.
+func (p *pusher) allowed(ctx context.Context, doc *document) error {
+	if doc.origin != nil {
+		return p.policies.check(ctx, p.src, *doc.origin)
+	}
+	return p.policies.check(ctx, p.src, doc.desc)
+}
+
+// putBlob sends one blob if the repository lacks it.
+func (p *pusher) putBlob(ctx context.Context, desc ocispec.Descriptor) error {
+	if len(desc.URLs) > 0 {
+		// A layer that is to be had elsewhere may be missing here
+		// (descriptor.md, "urls"). It is never fetched from there.
+		if _, err := p.src.Stat(ctx, desc.Digest); errors.Is(err, layout.ErrNotFound) {
+			return nil
+		}
+	}
+	var sent int64
+	open := func(ctx context.Context) (io.ReadCloser, error) {
+		if sent == 0 {
+			p.event("start", desc, 0)
+		} else {
+			p.event("bytes", desc, -sent)
+			sent = 0
+		}
+		return p.src.Blob(ctx, desc)
+	}
+	uploaded, err := p.client.PutBlob(ctx, desc, open, func(n int) {
+		sent += int64(n)
+		p.event("bytes", desc, int64(n))
+	})
+	if err != nil {
+		return fmt.Errorf("push %s: %w", desc.Digest, err)
+	}
+	p.mu.Lock()
+	p.held[desc.Digest] = true
+	if uploaded {
+		p.report.Blobs++
+		p.report.Bytes += desc.Size
+	} else {
+		p.report.Present++
+	}
+	p.mu.Unlock()
+	if uploaded {
+		p.event("done", desc, 0)
+	} else {
+		p.event("skip", desc, 0)
+	}
+	return nil
+}
+
+// has tells whether the repository holds a blob for sure.
+func (p *pusher) has(d digest.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held[d]
+}
+
+// copyImage sends the manifest of a container image by way of copy.Image, which
+// applies the signature policy to what it reads.
+func (p *pusher) copyImage(ctx context.Context, doc *document, copies *semaphore.Weighted) error {
+	policy, err := p.policies.get()
+	if err != nil {
+		return err
+	}
+	defer p.policies.put(policy)
+	dest := imageRef{transport: "oci", dest: &pushDestination{push: p, document: doc}}
+	sys := &types.SystemContext{BlobInfoCacheDir: p.temp}
+	_, err = copy.Image(ctx, policy, dest, sourceRef(p.src, doc.desc), &copy.Options{
+		SourceCtx: sys, DestinationCtx: sys,
+		PreserveDigests:               true,
+		ConcurrentBlobCopiesSemaphore: copies,
+	})
+	if err != nil {
+		return fmt.Errorf("push %s: %w", doc.desc.Digest, rejected(err))
+	}
+	return nil
+}
+
+// putDocument sends one manifest or index by digest.
+func (p *pusher) putDocument(ctx context.Context, doc *document, raw []byte) error {
+	p.event("start", doc.desc, 0)
+	noticed, err := p.client.PutManifest(ctx, doc.desc, raw, "")
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.report.Manifests++
+	if doc.read.Subject != nil && !noticed {
+		p.unlisted = append(p.unlisted, doc)
+	}
+	p.mu.Unlock()
+	p.event("bytes", doc.desc, int64(len(raw)))
+	p.event("done", doc.desc, 0)
+	return nil
+}
