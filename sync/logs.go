@@ -9,10 +9,11 @@ import (
 
 // RouteLogs sends what containers/image logs, by way of the global logger of
 // logrus, to logger, and nothing to stderr. It changes the whole process: it is
-// for main, and called once.
+// for main. The last call counts.
 func RouteLogs(logger *slog.Logger) {
 	logrus.SetOutput(io.Discard)
 	logrus.SetLevel(logrus.InfoLevel)
+	logrus.StandardLogger().ReplaceHooks(logrus.LevelHooks{})
 	logrus.AddHook(logHook{logger})
 }
 

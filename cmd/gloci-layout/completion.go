@@ -1,0 +1,58 @@
+package main
+
+import (
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/cmdline"
+)
+
+func newCompletionCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "completion", Usage: "print what makes a shell complete command lines", ArgsUsage: "SHELL",
+		Description: "SHELL is " + strings.Join(cmdline.Shells, ", ") + ". For example:\n\n" +
+			"  source <(gloci-layout completion bash)",
+		Action: func(c *cli.Context) error {
+			script, ok := cmdline.CompletionScript(c.App, c.Args().First())
+			if !ok {
+				return usagef(c, "shell %q: want one of %s", c.Args().First(), strings.Join(cmdline.Shells, ", "))
+			}
+			_, err := io.WriteString(e.stdout, script)
+			return err
+		},
+	}
+}
+
+// The scripts of newCompletionCommand call this one.
+func newCompleteCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "__complete", Hidden: true, ArgsUsage: "[WORD...]",
+		Before: func(*cli.Context) error { return nil }, // the last word may be empty
+		Action: func(c *cli.Context) error {
+			for _, line := range cmdline.Complete(c.App, c.Args().Slice(), fixedValues) {
+				if _, err := io.WriteString(e.stdout, line+"\n"); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// fixedValues returns what a flag, or the first operand of a command, may be,
+// where that is a short list.
+func fixedValues(name string) []string {
+	switch name {
+	case "completion":
+		return cmdline.Shells
+	case "compress":
+		return []string{"none", "gzip", "zstd"}
+	case "unknown-suffix":
+		return []string{"error", "octet-stream", "skip"}
+	case "platform":
+		return []string{"linux/amd64", "linux/arm64"}
+	}
+	return nil
+}

@@ -1,0 +1,398 @@
+//go:build linux && (amd64 || arm64)
+
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/killpoint"
+)
+
+// minKillPoints may rise, never fall: fewer points mean that the harness sees
+// less, not that the program does less.
+const minKillPoints = 350
+
+// A crashCase is a command, and the state of its directory before and after.
+type crashCase struct {
+	name string
+	args []string
+	// layout is the directory that is edited; or output is the file or directory
+	// that is made.
+	layout, output string
+	gc             bool // changes no index.json
+	// again is the exit status of a second run, where that is not 0.
+	again int
+
+	template      string // directory that is copied for each run
+	before, after state
+	trace         []killpoint.Call // of an undisturbed run
+	writes        int
+}
+
+func crashCases() []*crashCase {
+	return []*crashCase{
+		{name: "init", args: []string{"init", "N"}, output: "N", again: 6},
+		{name: "add image", args: []string{"add", "image", "L", "oci:src:app", "--ref", "new"}, layout: "L"},
+		{name: "add image into", args: []string{"add", "image", "L", "oci:src:app", "--into", "set", "--platform", "linux/arm64"}, layout: "L"},
+		{name: "add image from a tarball", args: []string{"add", "image", "L", "oci-archive:in.oci:app", "--ref", "new"}, layout: "L"},
+		{name: "add artifact", args: []string{"add", "artifact", "L", "--ref", "new", "--artifact-type", "application/vnd.example", "a.txt:text/plain", "b.txt:text/plain"}, layout: "L"},
+		{name: "add artifact over another", args: []string{"add", "artifact", "L", "--ref", "old", "--artifact-type", "application/vnd.example", "a.txt:text/plain"}, layout: "L"},
+		{name: "add flavor", args: []string{"add", "flavor", "L", "--ref", "1877.3", "build"}, layout: "L"},
+		{name: "tag", args: []string{"tag", "L", "old", "also"}, layout: "L"},
+		{name: "untag", args: []string{"untag", "L", "old"}, layout: "L", again: 3},
+		{name: "rm", args: []string{"rm", "L", "old"}, layout: "L", again: 3},
+		{name: "gc", args: []string{"gc", "L", "--grace", "0"}, layout: "L", gc: true},
+		{name: "pack", args: []string{"pack", "L", "out.oci"}, output: "out.oci"},
+		{name: "pack over another", args: []string{"pack", "L", "old.oci"}, output: "old.oci"},
+		{name: "pack gz", args: []string{"pack", "L", "out.oci.gz"}, output: "out.oci.gz"},
+		{name: "unpack", args: []string{"unpack", "in.oci", "N"}, output: "N", again: 6},
+	}
+}
+
+// makeTemplate makes the directory that the cases start from.
+func makeTemplate(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(fastDir(t), "template")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, content string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755),
+			os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file("a.txt", "the first file\n")
+	file("b.txt", strings.Repeat("the second file\n", 100))
+	const base = "build/kvm-gardener_prod-amd64-1877.3-a1b2c3d4"
+	file(base+".raw", "the disk\n")
+	file(base+".manifest", "dpkg 1.22\n")
+	file(base+".release", "ID=gardenlinux\nGARDENLINUX_CNAME=kvm-gardener_prod-amd64-1877.3\nGARDENLINUX_VERSION=1877.3\n"+
+		"GARDENLINUX_COMMIT_ID=a1b2c3d4\nGARDENLINUX_FEATURES=base,gardener,kvm,_prod\n")
+	src := newRawLayout(t, filepath.Join(dir, "src"))
+	src.index(named(src.image("the layer of app"), "app"))
+	l := newRawLayout(t, filepath.Join(dir, "L"))
+	set := l.image("the layer of set")
+	amd64 := set
+	amd64.Platform = platform("linux", "amd64")
+	l.index(named(l.image("the layer of keep"), "keep"), named(l.image("the layer of old"), "old"), named(l.nested(amd64), "set"))
+	l.blob("x/garbage", "nothing names this")
+	l.blob("x/garbage", "nor this")
+	mustRun(t, dir, "pack", "src", "in.oci")
+	mustRun(t, dir, "pack", "src", "old.oci")
+	// Every layout that was edited once has these; a first edit makes them.
+	mustRun(t, dir, "tag", "L", "keep", "kept")
+	return dir
+}
+
+// prepare records an undisturbed run.
+func (c *crashCase) prepare(t *testing.T, template string) {
+	t.Helper()
+	c.template = template
+	dir := c.copy(t)
+	defer os.RemoveAll(dir)
+	var err error
+	if c.before, err = readState(dir); err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.run(t.Context(), t, dir, killpoint.Plan{})
+	if errors.Is(err, killpoint.ErrUnsupported) {
+		t.Skipf("SKIPPED, crash safety is not tested here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Exit != 0 {
+		t.Fatalf("%s: exit %d\n%s", c.name, res.Exit, res.Stderr)
+	}
+	if c.after, err = readState(dir); err != nil {
+		t.Fatal(err)
+	}
+	c.trace, c.writes = res.Trace, res.Writes()
+	if maps.Equal(c.before, c.after) || len(c.trace) == 0 {
+		t.Fatalf("%s changes nothing: the case shows nothing", c.name)
+	}
+	if _, err := c.checkCrash(c.after); err != nil {
+		t.Errorf("%s: the checker refuses an undisturbed run: %v", c.name, err)
+	}
+	if testing.Verbose() {
+		for i, call := range c.trace {
+			t.Logf("%s: %3d %s", c.name, i+1, strings.ReplaceAll(call.String(), dir+"/", ""))
+		}
+	}
+}
+
+func (c *crashCase) copy(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Dir(c.template), "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(c.template)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (c *crashCase) run(ctx context.Context, t *testing.T, dir string, plan killpoint.Plan) (*killpoint.Result, error) {
+	return killpoint.Run(ctx, killpoint.Command{
+		Path: binary(t), Args: append(slices.Clone(c.args), "--quiet"), Dir: dir, Under: dir,
+		Env: binaryEnv(filepath.Dir(dir)), Timeout: 30 * time.Second,
+	}, plan)
+}
+
+// try carries out plan in a fresh copy and checks what is left and that a second
+// run repairs it. It returns false if the run did not get as far as the plan.
+func (c *crashCase) try(ctx context.Context, t *testing.T, plan killpoint.Plan) (hit bool) {
+	dir := c.copy(t)
+	defer os.RemoveAll(dir)
+	what := fmt.Sprintf("%s, %s at %d", c.name, plan.Action, plan.N)
+	if plan.Action == killpoint.Fail {
+		what += " with " + unix.ErrnoName(plan.Errno)
+	}
+	fail := func(format string, args ...any) {
+		t.Errorf("%s: %s", what, strings.ReplaceAll(fmt.Sprintf(format, args...), dir+"/", ""))
+	}
+	res, err := c.run(ctx, t, dir, plan)
+	if err != nil {
+		fail("%v", err)
+		return true
+	}
+	if res.Hit == nil {
+		return false
+	}
+	what += " (" + strings.ReplaceAll(res.Hit.String(), dir+"/", "") + ")"
+	now, err := readState(dir)
+	if err != nil {
+		fail("%v", err)
+		return true
+	}
+	isNew, err := c.checkCrash(now)
+	if err != nil {
+		fail("the promise is broken: %v", err)
+	}
+	killed := plan.Action == killpoint.Kill || plan.Action == killpoint.Torn
+	switch {
+	case killed:
+		if res.Signal != unix.SIGKILL {
+			fail("exit %d, want a kill", res.Exit)
+		}
+	case plan.Action == killpoint.Fail:
+		c.checkErrno(t, what, plan.Errno, res, now, isNew)
+	case plan.Action == killpoint.Interrupt:
+		if res.Exit != 130 && (res.Exit != 0 || !isNew) {
+			fail("exit %d, new state: %v, want 130\n%s", res.Exit, isNew, res.Stderr)
+		}
+		if res.Exit == 130 {
+			checkMessage(t, what, string(res.Stderr))
+		}
+		c.checkNoTemps(t, what, now)
+	}
+	for _, l := range []string{"L", "src"} {
+		if err := verifyClean(ctx, filepath.Join(dir, l)); err != nil {
+			fail("layout %s is damaged: %v", l, err)
+		}
+	}
+
+	model := newDisk(dir, c.before)
+	model.run(res.Trace)
+	model.errs = nil // what a killed run has left undone, the next one must do
+	retry, err := c.run(ctx, t, dir, killpoint.Plan{})
+	if err != nil {
+		fail("again: %v", err)
+		return true
+	}
+	if retry.Exit != 0 && (!isNew || retry.Exit != c.again) {
+		fail("again: exit %d\n%s", retry.Exit, retry.Stderr)
+	}
+	if now, err = readState(dir); err != nil {
+		fail("again: %v", err)
+	}
+	if err := c.checkFinal(now, killed || res.Hit.Name == "unlinkat"); err != nil {
+		fail("again: not the state of an undisturbed run: %v", err)
+	}
+	if retry.Exit == 0 {
+		model.run(retry.Trace)
+		if err := model.done(dir, c.output); err != nil {
+			fail("again: a power cut could undo what is reported as done: %v", err)
+		}
+	}
+	return true
+}
+
+// checkErrno checks a run in which one call failed: either it coped and all is
+// done, or it says so in one line that names the cause.
+func (c *crashCase) checkErrno(t *testing.T, what string, errno unix.Errno, res *killpoint.Result, now state, isNew bool) {
+	if res.Exit == 0 {
+		if res.Hit.Name == "unlinkat" {
+			// The cleaning up failed, which the next command makes good.
+			maps.DeleteFunc(now, func(p, _ string) bool { return strings.HasPrefix(p, c.layout+"/.gloci/tmp-") })
+		}
+		if err := c.checkFinal(now, res.Hit.Name == "unlinkat"); err != nil {
+			t.Errorf("%s: exit 0, but not all is done: %v", what, err)
+		}
+		if strings.HasSuffix(res.Hit.Name, "sync") && errno != unix.EINTR {
+			t.Errorf("%s: exit 0 after a failed sync: the bytes may be lost", what)
+		}
+		return
+	}
+	if res.Exit != 2 || res.Signal != 0 {
+		t.Errorf("%s: exit %d, signal %v, want 2\n%s", what, res.Exit, res.Signal, res.Stderr)
+	}
+	checkMessage(t, what, string(res.Stderr))
+	if !strings.Contains(string(res.Stderr), errno.Error()) {
+		t.Errorf("%s: the message does not say %q:\n%s", what, errno.Error(), res.Stderr)
+	}
+	if res.Hit.Name != "unlinkat" {
+		c.checkNoTemps(t, what, now)
+	}
+	// Once index.json is swapped, only the sync behind it and the cleaning up
+	// can fail: then the new state is there, but is not promised to last.
+	if isNew && !c.gc && res.Hit.Name != "fsync" && res.Hit.Name != "unlinkat" {
+		t.Errorf("%s: exit %d, but the new state is there", what, res.Exit)
+	}
+}
+
+// checkNoTemps demands that a command that ended by itself cleaned up.
+func (c *crashCase) checkNoTemps(t *testing.T, what string, now state) {
+	for p := range now {
+		if isTemp(p, c.output) || strings.Contains(p, "/.gloci/tmp") {
+			t.Errorf("%s: %s is left over", what, p)
+		}
+	}
+}
+
+// crashRuns runs plans of all cases, as many at once as there are processors.
+type crashRuns struct {
+	t      *testing.T
+	ctx    context.Context
+	group  *errgroup.Group
+	points atomic.Int64
+}
+
+func newCrashRuns(t *testing.T) *crashRuns {
+	g, ctx := errgroup.WithContext(t.Context())
+	g.SetLimit(4)
+	return &crashRuns{t: t, ctx: ctx, group: g}
+}
+
+func (r *crashRuns) add(c *crashCase, plan killpoint.Plan) {
+	r.group.Go(func() error {
+		if r.ctx.Err() == nil && c.try(r.ctx, r.t, plan) {
+			r.points.Add(1)
+		}
+		return nil
+	})
+}
+
+func (r *crashRuns) wait() int64 {
+	if err := r.group.Wait(); err != nil {
+		r.t.Error(err)
+	}
+	return r.points.Load()
+}
+
+// crashStep returns how many points are skipped for one that is tried: none
+// unless -short, in which the sum over all cases still meets each kind of call.
+func crashStep() int {
+	if testing.Short() && os.Getenv("GLOCI_KILL") != "full" {
+		return 7
+	}
+	return 1
+}
+
+func TestCrash(t *testing.T) {
+	template := makeTemplate(t)
+	cases := crashCases()
+	for _, c := range cases {
+		c.prepare(t, template)
+	}
+	if t.Failed() {
+		return
+	}
+	total := 0
+	for _, c := range cases {
+		total += len(c.trace)
+		t.Logf("%-26s %3d points, %2d writes", c.name, len(c.trace), c.writes)
+	}
+	if total < minKillPoints {
+		t.Errorf("%d points, fewer than the %d that there were", total, minKillPoints)
+	}
+
+	// Undisturbed, nothing that a command reports as done is lost to a power cut.
+	t.Run("order", func(t *testing.T) {
+		for _, c := range cases {
+			dir := c.copy(t)
+			defer os.RemoveAll(dir)
+			res, err := c.run(t.Context(), t, dir, killpoint.Plan{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			model := newDisk(dir, c.before)
+			model.run(res.Trace)
+			if err := model.done(dir, c.output); err != nil {
+				t.Errorf("%s: a power cut could undo what is reported as done: %v", c.name, strings.ReplaceAll(err.Error(), dir+"/", ""))
+			}
+		}
+	})
+	t.Run("kill", func(t *testing.T) {
+		r := newCrashRuns(t)
+		for i, c := range cases {
+			for n := 1 + i%crashStep(); n <= len(c.trace); n += crashStep() {
+				r.add(c, killpoint.Plan{Action: killpoint.Kill, N: n})
+			}
+		}
+		t.Logf("killed at %d of %d points of %d commands", r.wait(), total, len(cases))
+	})
+	t.Run("torn", func(t *testing.T) {
+		r := newCrashRuns(t)
+		for i, c := range cases {
+			for n := 1 + i%crashStep(); n <= c.writes; n += crashStep() {
+				r.add(c, killpoint.Plan{Action: killpoint.Torn, N: n})
+			}
+		}
+		t.Logf("killed after half of %d writes", r.wait())
+	})
+	t.Run("errno", func(t *testing.T) {
+		r := newCrashRuns(t)
+		errnos := []unix.Errno{unix.EIO, unix.ENOSPC, unix.EMFILE, unix.EDQUOT, unix.EINTR}
+		for i, c := range cases {
+			for n := 1 + i%crashStep(); n <= len(c.trace); n += crashStep() {
+				for j, errno := range errnos {
+					// One error for each point, all of them over the cases.
+					if os.Getenv("GLOCI_KILL") == "full" || (n/crashStep()+i)%len(errnos) == j {
+						r.add(c, killpoint.Plan{Action: killpoint.Fail, N: n, Errno: errno})
+					}
+				}
+			}
+		}
+		t.Logf("%d calls failed", r.wait())
+	})
+	t.Run("interrupt", func(t *testing.T) {
+		r := newCrashRuns(t)
+		step := 3 * crashStep()
+		if os.Getenv("GLOCI_KILL") == "full" {
+			step = 1
+		}
+		for i, c := range cases {
+			for n := 1 + i%step; n <= len(c.trace); n += step {
+				r.add(c, killpoint.Plan{Action: killpoint.Interrupt, N: n})
+			}
+		}
+		t.Logf("interrupted at %d calls", r.wait())
+	})
+}

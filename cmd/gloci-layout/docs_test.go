@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/cmdline"
+)
+
+var update = flag.Bool("update", false, "write the generated part of docs/cli.md, and what scripts compare with cmp")
+
+// objects are all JSON objects that commands print.
+var objects = []cmdline.Object{
+	{Command: "init", Value: initResult{}},
+	{Command: "add image", Note: "one for each entry", Value: changeResult{}},
+	{Command: "add flavor", Note: "one for each entry", Value: changeResult{}},
+	{Command: "add artifact", Note: "one for each entry", Value: changeResult{}},
+	{Command: "tag", Note: "one for each new name", Value: changeResult{}},
+	{Command: "untag", Note: "one for each name", Value: changeResult{}},
+	{Command: "rm", Note: "one for each entry", Value: changeResult{}},
+	{Command: "ls", Note: "one for each entry", Value: lsResult{}},
+	{Command: "tree", Note: "one for each line", Value: treeResult{}},
+	{Command: "inspect", Value: inspectResult{}},
+	{Command: "verify", Note: "one for each finding", Value: findingResult{}},
+	{Command: "verify", Note: "at the end", Value: verifyResult{}},
+	{Command: "gc", Note: "one for each blob", Value: gcBlobResult{}},
+	{Command: "gc", Note: "at the end", Value: gcResult{}},
+	{Command: "pack", Note: "unless FILE.oci is -", Value: packResult{}},
+	{Command: "unpack", Value: initResult{}},
+	{Command: "sync", Note: "one for each tag", Value: syncTagResult{}},
+	{Command: "sync", Note: "at the end", Value: syncResult{}},
+	{Command: "man", Note: "one for each file", Value: manResult{}},
+	{Command: "version", Value: versionResult{}},
+}
+
+// docs/cli.md is what the definitions of the commands say. `make generate` writes it.
+func TestReference(t *testing.T) {
+	const file = "../../docs/cli.md"
+	const marker = "<!-- What follows is made from the definitions of the commands: make generate -->\n"
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byHand, generated, ok := bytes.Cut(have, []byte(marker))
+	if !ok {
+		t.Fatalf("%s has no line %q", file, marker)
+	}
+	app := newApp(&env{stdout: &output{w: t.Output()}, stderr: t.Output()})
+	want := append([]byte("\n"), cmdline.Markdown(app, exitStatuses, objects)...)
+	if *update {
+		if err := os.WriteFile(file, append(append(byHand, marker...), want...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(string(want), string(generated)); diff != "" {
+		t.Errorf("%s is out of date, run make generate (-want +have):\n%s", file, diff)
+	}
+}

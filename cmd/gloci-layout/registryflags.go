@@ -1,0 +1,90 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+)
+
+// registryFlags say how to reach a registry; their names are skopeo's.
+type registryFlags struct {
+	prefix                   string // "", "src-" or "dest-"
+	authFile, creds, certDir string
+	noCreds, tlsVerify       bool
+	registriesConf, policy   string
+	common                   *registryFlags // those without prefix
+}
+
+func (r *registryFlags) flags(prefix string) []cli.Flag {
+	r.prefix = prefix
+	// Those with a prefix are explained by those without.
+	end := map[string]string{"src-": "the source", "dest-": "the destination"}[prefix]
+	usage := func(s, name string) string {
+		if prefix == "" {
+			return s
+		}
+		return "as --" + name + ", for " + end + " only"
+	}
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: prefix + "authfile", Usage: "read credentials from `FILE`, as podman login writes it", Destination: &r.authFile},
+		&cli.StringFlag{Name: prefix + "creds", Usage: "log in as `USER:PASSWORD`", Destination: &r.creds},
+		&cli.BoolFlag{Name: prefix + "no-creds", Usage: usage("send no credentials", "no-creds"), Destination: &r.noCreds},
+		&cli.StringFlag{Name: prefix + "cert-dir", Usage: "read certificates (*.crt, *.cert, *.key) from `DIR`", Destination: &r.certDir},
+		&cli.BoolFlag{Name: prefix + "tls-verify", Usage: usage("require HTTPS with a valid certificate; --tls-verify=false does without", "tls-verify"), Destination: &r.tlsVerify},
+	}
+	if prefix != "" {
+		for _, f := range flags {
+			if f, ok := f.(*cli.StringFlag); ok {
+				_, placeholder, _ := strings.Cut(f.Usage, "`")
+				placeholder, _, _ = strings.Cut(placeholder, "`")
+				f.Usage = usage("", strings.TrimPrefix(f.Name, prefix)) + ": `" + placeholder + "`"
+			}
+		}
+		return flags
+	}
+	return append(
+		flags,
+		&cli.StringFlag{Name: "registries-conf", Usage: "use `FILE` in place of the system's registries.conf", Destination: &r.registriesConf},
+		&cli.StringFlag{Name: "policy", Usage: "use the signature policy in `FILE`", Destination: &r.policy},
+		&cli.StringSliceFlag{Name: "trust-auth-host", Usage: "let the token server on `HOST` have the credentials, where it is not the registry itself"},
+	)
+}
+
+// options returns what the flags say. Those without prefix are for the
+// destination, where there is one: a password is for one registry only. A file
+// of credentials knows which are whose, so it is for both.
+func (r *registryFlags) options(c *cli.Context, e *env) (*layoutsync.RegistryOptions, error) {
+	common := r
+	if r.common != nil {
+		common = r.common
+	}
+	opts := &layoutsync.RegistryOptions{
+		AuthFile: cmp.Or(r.authFile, common.authFile), Creds: layoutsync.Secret(r.creds), NoCreds: r.noCreds, CertDir: r.certDir,
+		RegistriesConf: common.registriesConf, Policy: common.policy, TrustAuthHosts: c.StringSlice("trust-auth-host"),
+		UserAgent: "gloci-layout/" + version(), Logger: e.log,
+	}
+	if c.IsSet(r.prefix + "tls-verify") {
+		opts.TLSVerify = &r.tlsVerify
+	}
+	if r.prefix == "dest-" {
+		opts.Creds = cmp.Or(opts.Creds, layoutsync.Secret(common.creds))
+		opts.CertDir = cmp.Or(opts.CertDir, common.certDir)
+		opts.NoCreds = opts.NoCreds || common.noCreds
+		if opts.TLSVerify == nil && c.IsSet("tls-verify") {
+			opts.TLSVerify = &common.tlsVerify
+		}
+	}
+	if opts.NoCreds && opts.Creds != "" {
+		return nil, usagef(c, "--%screds and --%sno-creds exclude each other", r.prefix, r.prefix)
+	}
+	if e.verbose {
+		opts.Trace = func(x layoutsync.Exchange) {
+			e.log.Debug(fmt.Sprintf("%s %s%s: %d", x.Method, x.Host, x.Path, x.Status))
+		}
+	}
+	return opts, nil
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/urfave/cli/v2"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+)
+
+func newSyncCommand(e *env) *cli.Command {
+	var opts syncOptions
+	opts.from.registry.common, opts.dest.common = &opts.common, &opts.common
+	flags := append([]cli.Flag{
+		&cli.BoolFlag{Name: "merge", Usage: "keep entries that only the repository has: the tag gets an index of both sides' entries", Destination: &opts.push.Merge},
+		&cli.BoolFlag{Name: "replace", Usage: "drop entries that only the repository has", Destination: &opts.push.Replace},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent", Destination: &opts.push.DryRun},
+		&cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: &opts.jobs},
+	}, opts.common.flags("")...)
+	flags = append(flags, opts.dest.flags("dest-")...)
+	flags = append(flags, opts.from.follows())
+	return &cli.Command{
+		Name: "sync", Usage: "make a repository of a registry hold what a source has", ArgsUsage: "SOURCE docker://HOST/REPO[:TAG]",
+		Description: "All ref names of SOURCE become tags; of a full reference, host/repo:tag, the tag. " +
+			"With SOURCE:REFNAME only that, and then TAG may give it another name. " +
+			"Every byte and digest stays as it is.\n\n" +
+			"First it finds out what is missing; then blobs and manifests are sent by digest; tags are moved last, " +
+			"when all is there. If a tag fails, those moved before are put back. " +
+			"A tag that names the right digest already costs one request.\n\n" +
+			"If a tag holds entries that SOURCE has not, nothing is sent and they are listed (exit status 6), " +
+			"unless --merge or --replace says what to do with them.\n\n" +
+			"Flags of registries without prefix are for the destination, but for --authfile and those of the configuration, " +
+			"which are for both ends.\n\n" + sourceHelp,
+		Flags:  append(flags, opts.from.registry.flags("src-")...),
+		Action: func(c *cli.Context) error { return runSync(c, e, &opts) },
+	}
+}
+
+type syncOptions struct {
+	push         layoutsync.PushOptions
+	jobs         int
+	common, dest registryFlags
+	from         sourceFlags
+}
+
+type syncTagResult struct {
+	Type    string        `json:"type" doc:"tag"`
+	Tag     string        `json:"tag" doc:"the tag"`
+	RefName string        `json:"refName,omitempty" doc:"the ref name in the source"`
+	Digest  digest.Digest `json:"digest" doc:"what the tag names after the sync"`
+	Before  digest.Digest `json:"before,omitempty" doc:"what it named before"`
+	State   string        `json:"state" doc:"unchanged, created or moved; pending in a dry run; after a failure restored, left (at the new digest) or unknown"`
+	Merged  bool          `json:"merged,omitempty" doc:"digest is an index made of both sides' entries"`
+}
+
+type syncResult struct {
+	Type       string   `json:"type" doc:"summary"`
+	Repository string   `json:"repository" doc:"HOST/REPO"`
+	DryRun     bool     `json:"dryRun" doc:"nothing was sent"`
+	Changed    bool     `json:"changed" doc:"something at the registry is other than before; never in a dry run"`
+	Tags       int      `json:"tags" doc:"how many tags there are"`
+	Untagged   []string `json:"untagged,omitempty" doc:"digests of entries without ref name, which were pushed by digest only"`
+	Manifests  int      `json:"manifests" doc:"manifests and indexes that were, or would be, written"`
+	Blobs      int      `json:"blobs" doc:"blobs that were, or would be, sent"`
+	Bytes      int64    `json:"bytes" doc:"the size of these blobs"`
+	Present    int      `json:"present" doc:"blobs and manifests that were asked for and were there"`
+	Referrers  []string `json:"referrers,omitempty" doc:"tags of lists of referrers that were written"`
+}
+
+func runSync(c *cli.Context, e *env, opts *syncOptions) error {
+	if opts.push.Merge && opts.push.Replace {
+		return usagef(c, "--merge and --replace exclude each other")
+	}
+	if opts.jobs < 1 {
+		return usagef(c, "--jobs %d: want 1 or more", opts.jobs)
+	}
+	dest, err := layout.ParseReference(c.Args().Get(1))
+	if err == nil && (dest.Transport != "docker" || dest.Digest != "") {
+		err = fmt.Errorf("%s: want docker://HOST/REPO[:TAG]", c.Args().Get(1))
+	}
+	if err != nil {
+		return usagef(c, "destination %v", err)
+	}
+	repository, err := layoutsync.ParseRepository(dest.Location)
+	if err != nil {
+		return usagef(c, "destination %v", err)
+	}
+	registry, err := opts.dest.options(c, e)
+	if err != nil {
+		return err
+	}
+	opts.push.Registry, opts.push.Registry.Jobs = *registry, opts.jobs
+	return opts.from.with(c, e, c.Args().First(), func(src layout.Source, ref layout.Reference) error {
+		if opts.push.Targets, err = layoutsync.Targets(c.Context, src, ref, dest.RefName); err != nil {
+			return err
+		}
+		p := e.startProgress("push", true)
+		opts.push.Progress = p.event
+		report, err := layoutsync.Push(c.Context, src, repository, &opts.push)
+		p.stop()
+		if printErr := printReport(e, report, err != nil); err == nil {
+			err = printErr
+		}
+		return err
+	})
+}
+
+// printReport prints what a push did. Of one that failed that is said only
+// where tags are other than they were, or may be.
+func printReport(e *env, r *layoutsync.Report, failed bool) error {
+	for _, t := range r.Tags {
+		if failed && (t.State == layoutsync.TagPending || t.State == layoutsync.TagUnchanged) {
+			continue
+		}
+		line := syncTagResult{
+			Type: "tag", Tag: t.Tag, RefName: t.RefName, Digest: t.Digest,
+			Before: t.Before, State: string(t.State), Merged: t.Merged,
+		}
+		merged := ""
+		if t.Merged {
+			merged = " (merged)"
+		}
+		if err := e.confirm(line, "%s %s %s%s", t.State, t.Tag, t.Digest, merged); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return nil
+	}
+	sum := syncResult{
+		Type: "summary", Repository: r.Repository, DryRun: r.DryRun, Changed: r.Changed() && !r.DryRun, Tags: len(r.Tags),
+		Manifests: r.Manifests, Blobs: r.Blobs, Bytes: r.Bytes, Present: r.Present, Referrers: r.Referrers,
+	}
+	for _, d := range r.Untagged {
+		sum.Untagged = append(sum.Untagged, string(d.Digest))
+	}
+	verb := "synced"
+	switch {
+	case r.DryRun:
+		verb = "would sync"
+	case !sum.Changed:
+		verb = "nothing to do for"
+	}
+	untagged := ""
+	if n := len(sum.Untagged); n > 0 {
+		untagged = fmt.Sprintf(", %d without a tag", n)
+	}
+	return e.confirm(sum, "%s %s: %s, %s and %s sent, %s%s", verb, r.Repository, plural(sum.Tags, "tag"),
+		plural(r.Manifests, "manifest"), plural(r.Blobs, "blob"), size(r.Bytes), untagged)
+}
