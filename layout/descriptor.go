@@ -166,9 +166,9 @@ func decodePlatform(v strictjson.Value) (*ocispec.Platform, error) {
 	for _, m := range ms {
 		switch m.Name {
 		case "architecture":
-			p.Architecture, err = m.Value.Text()
+			p.Architecture, err = decodeOptional(m.Value)
 		case "os":
-			p.OS, err = m.Value.Text()
+			p.OS, err = decodeOptional(m.Value)
 		case "os.version":
 			p.OSVersion, err = decodeOptional(m.Value)
 		case "os.features":

@@ -26,7 +26,6 @@
 package layout
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,14 +35,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/gardenlinux/gloci-layout/layout/internal/durable"
 	"github.com/gardenlinux/gloci-layout/layout/internal/strictjson"
 )
 
@@ -84,130 +81,6 @@ type Layout struct {
 
 	mu    sync.Mutex
 	blobs map[digest.Algorithm]*os.Root // the directories of blobs/, opened when first used
-}
-
-// Create makes an empty layout in dir and opens it. dir may be an empty
-// directory, or absent; then its parent must exist and the layout appears under
-// its name whole. Anything else in the way is [ErrExists].
-func Create(ctx context.Context, dir string, opts *Options) (*Layout, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
-	}
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = createBeside(dir)
-	case errors.Is(err, syscall.ENOTDIR):
-		err = fmt.Errorf("it is no directory: %w", ErrExists)
-	case err != nil:
-		return nil, fmt.Errorf("create layout: %w", err)
-	default:
-		err = createInside(dir, entries)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("create layout %s: %w", dir, readOnly(err))
-	}
-	return Open(ctx, dir, opts)
-}
-
-// createBeside fills a sibling directory and renames it.
-func createBeside(dir string) error {
-	dir = filepath.Clean(dir)
-	parent, err := os.OpenRoot(filepath.Dir(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return WithHint(fmt.Errorf("directory %s: %w", filepath.Dir(dir), ErrNotFound), "create it first: mkdir -p "+filepath.Dir(dir))
-	}
-	if err != nil {
-		return err
-	}
-	defer parent.Close() //nolint:errcheck // only read
-	temp, err := durable.MkdirTemp(parent, "."+filepath.Base(dir)+".tmp-")
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(filepath.Dir(dir), temp)
-	if err := errors.Join(fill(path), os.Chmod(path, dirMode)); err != nil {
-		return errors.Join(err, os.RemoveAll(path))
-	}
-	if err := durable.RenameNoReplace(path, dir); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			err = ErrExists
-		}
-		return errors.Join(err, os.RemoveAll(path))
-	}
-	return durable.SyncDir(filepath.Dir(dir))
-}
-
-// createInside fills a directory that is there. It may hold what an
-// interrupted attempt has left.
-func createInside(dir string, entries []fs.DirEntry) error {
-	for _, e := range entries {
-		switch e.Name() {
-		case ownDir, blobsDir:
-			if e.IsDir() {
-				continue
-			}
-		case indexFile:
-			if raw, err := os.ReadFile(filepath.Join(dir, indexFile)); err == nil && bytes.Equal(raw, NewIndex().Bytes()) {
-				continue
-			}
-		case markerFile:
-			return fmt.Errorf("it is a layout: %w", ErrExists)
-		}
-		return fmt.Errorf("it holds %q: %w", e.Name(), ErrExists)
-	}
-	if names, err := filepath.Glob(filepath.Join(globEscape(dir), blobsDir, "*", "*")); err != nil || len(names) > 0 {
-		return errors.Join(err, fmt.Errorf("it holds blobs: %w", ErrExists))
-	}
-	return fill(dir)
-}
-
-func globEscape(dir string) string {
-	var b bytes.Buffer
-	for _, r := range dir {
-		if r == '*' || r == '?' || r == '[' || r == '\\' {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// fill makes an empty layout; the marker comes last, so that a directory with
-// a marker is whole.
-func fill(dir string) error {
-	blobs := filepath.Join(dir, blobsDir)
-	for _, d := range []string{dir, blobs, filepath.Join(blobs, string(digest.SHA256))} {
-		if err := os.Mkdir(d, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	for _, d := range []string{blobs, filepath.Join(blobs, string(digest.SHA256))} {
-		if err := errors.Join(os.Chmod(d, dirMode), durable.SyncDir(d)); err != nil {
-			return err
-		}
-	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{indexFile, NewIndex().Bytes()}, {markerFile, []byte(marker)}} {
-		if err := writeFile(filepath.Join(dir, f.name), f.data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func writeFile(path string, data []byte) error {
-	f, err := durable.Replace(path)
-	if err != nil {
-		return err
-	}
-	defer f.Discard() //nolint:errcheck // only after an error that is returned
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	return f.Commit(fileMode)
 }
 
 // Open opens the layout in dir. A missing directory is [ErrNotFound]; one
@@ -301,74 +174,6 @@ func (l *Layout) warn(msg string, args ...any) {
 	}
 }
 
-// openRegular opens a regular file of the layout, and nothing that a link, a
-// FIFO or a device could make of it (RELIABILITY: L1, L2).
-func (l *Layout) openRegular(root *os.Root, name string, flag int) (*os.File, fs.FileInfo, error) {
-	full := filepath.Join(root.Name(), name)
-	unsafe := func(what string) error { return fmt.Errorf("%s: %w: %s", full, ErrUnsafe, what) }
-	// O_NONBLOCK: the open of a FIFO would wait for its writer.
-	if l.opts.FollowSymlinks && flag == os.O_RDONLY {
-		f, err := os.OpenFile(full, flag|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		info, err := f.Stat()
-		if err == nil && !info.Mode().IsRegular() {
-			err = unsafe("not a regular file")
-		}
-		if err != nil {
-			return nil, nil, errors.Join(err, f.Close())
-		}
-		return f, info, nil
-	}
-	before, err := root.Lstat(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	if before.Mode()&fs.ModeSymlink != 0 {
-		return nil, nil, followHint(unsafe("a symbolic link"))
-	}
-	if !before.Mode().IsRegular() {
-		return nil, nil, unsafe("not a regular file")
-	}
-	f, err := root.OpenFile(name, flag|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !os.SameFile(before, info) {
-		// Not the file that was looked at: a link may have been put in its
-		// place, or another process renamed a new blob or index over it.
-		if again, lerr := root.Lstat(name); lerr != nil || !os.SameFile(again, info) || !info.Mode().IsRegular() {
-			err = unsafe("it changed while it was opened")
-		}
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
-	}
-	return f, info, nil
-}
-
-func followHint(err error) error {
-	return WithHint(err, "read it with --follow if the links are meant")
-}
-
-func (l *Layout) readFile(name string, limit int64) ([]byte, error) {
-	f, _, err := l.openRegular(l.root, name, os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(raw)) > limit {
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", filepath.Join(l.dir, name), ErrInvalid, limit)
-	}
-	return raw, nil
-}
-
 // Index reads index.json. One that is missing or unreadable is [ErrInvalid].
 func (l *Layout) Index(ctx context.Context) (*Index, error) {
 	if ctx.Err() != nil {
@@ -386,75 +191,6 @@ func (l *Layout) Index(ctx context.Context) (*Index, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(l.dir, indexFile), err)
 	}
 	return x, nil
-}
-
-// blobRoot returns the directory of the blobs of one algorithm.
-func (l *Layout) blobRoot(a digest.Algorithm) (*os.Root, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if r := l.blobs[a]; r != nil {
-		return r, nil
-	}
-	if l.blobs == nil {
-		return nil, fs.ErrClosed
-	}
-	if l.opts.FollowSymlinks {
-		r, err := openFollowing(filepath.Join(l.dir, blobsDir, string(a)))
-		if err == nil {
-			l.blobs[a] = r
-		}
-		return r, err
-	}
-	blobs, err := openDir(l.root, blobsDir)
-	if err != nil {
-		return nil, err
-	}
-	defer blobs.Close() //nolint:errcheck // only read
-	r, err := openDir(blobs, string(a))
-	if err == nil {
-		l.blobs[a] = r
-	}
-	return r, err
-}
-
-// openFollowing opens a directory that may be reached by symbolic links. It
-// looks before it opens, for the open of a FIFO would wait for its writer.
-func openFollowing(path string) (*os.Root, error) {
-	info, err := os.Stat(path)
-	if err == nil && !info.IsDir() {
-		err = &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.OpenRoot(path)
-}
-
-// openDir opens a directory that is no symbolic link.
-func openDir(root *os.Root, name string) (*os.Root, error) {
-	before, err := root.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	full := filepath.Join(root.Name(), name)
-	if before.Mode()&fs.ModeSymlink != 0 {
-		return nil, followHint(fmt.Errorf("%s: %w: a symbolic link", full, ErrUnsafe))
-	}
-	if !before.IsDir() {
-		return nil, fmt.Errorf("%s: %w: not a directory", full, ErrUnsafe)
-	}
-	r, err := root.OpenRoot(name)
-	if err != nil {
-		return nil, err
-	}
-	after, err := r.Stat(".")
-	if err == nil && !os.SameFile(before, after) {
-		err = fmt.Errorf("%s: %w: it changed while it was opened", full, ErrUnsafe)
-	}
-	if err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	return r, nil
 }
 
 // open opens the stored file of d, unverified.
@@ -562,36 +298,4 @@ func (l *Layout) Blobs(ctx context.Context) iter.Seq2[BlobInfo, error] {
 			}
 		}
 	}
-}
-
-// names returns what stands in the directory of an algorithm, sorted; nothing
-// if there is no such directory.
-func (l *Layout) names(a digest.Algorithm) ([]string, error) {
-	root, err := l.blobRoot(a)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return readNames(root, ".")
-}
-
-func readNames(root *os.Root, name string) ([]string, error) {
-	dir, err := root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close() //nolint:errcheck // only read
-	names, err := dir.Readdirnames(-1)
-	slices.Sort(names)
-	return names, err
-}
-
-// readOnly marks errors of media and directories that cannot be written.
-func readOnly(err error) error {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("%w: %w", ErrReadOnly, err)
-	}
-	return err
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout/internal/strictjson"
 )
 
 // A Selector chooses manifests. Every field that is set has to fit.
@@ -213,4 +215,21 @@ func ImagePlatform(ctx context.Context, src Source, desc ocispec.Descriptor, doc
 		return nil, err
 	}
 	return configPlatform(*doc.Config, raw)
+}
+
+// configPlatform reads the platform of an image config, whose fields have the
+// names of a platform's (config.md, "Properties"); nil where it has none.
+func configPlatform(desc ocispec.Descriptor, raw []byte) (*ocispec.Platform, error) {
+	v, err := strictjson.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("config %s: %w: %w", desc.Digest, ErrInvalid, err)
+	}
+	p, err := decodePlatform(v)
+	if err != nil {
+		return nil, fmt.Errorf("config %s: %w", desc.Digest, err)
+	}
+	if p == nil || p.OS == "" || p.Architecture == "" {
+		return nil, nil
+	}
+	return p, nil
 }

@@ -87,57 +87,6 @@ func (s *Stage) begin(ctx context.Context) error {
 	return err
 }
 
-// openLock opens the file of the content lock, and makes it where it is
-// missing.
-func (l *Layout) openLock() (*os.File, error) {
-	if err := l.mkdir(ownDir); err != nil {
-		return nil, err
-	}
-	own, err := openDir(l.root, ownDir)
-	if err != nil {
-		return nil, err
-	}
-	defer own.Close() //nolint:errcheck // only read
-	const name = "lock"
-	f, err := own.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
-	if errors.Is(err, fs.ErrExist) {
-		f, _, err = l.openRegular(own, name, os.O_RDWR)
-	} else if err == nil {
-		err = f.Chmod(fileMode) // whatever the umask
-	}
-	return f, err
-}
-
-// mkdir makes a directory with the mode that it shall have, whatever the
-// umask; one that is there stays as it is.
-func (l *Layout) mkdir(name string) error {
-	err := l.root.Mkdir(name, dirMode)
-	if err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil
-		}
-		return err
-	}
-	dir, err := l.root.Open(name) // and not by Root.Chmod: CVE-2026-32282
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Chmod(dirMode), dir.Close())
-}
-
-// sweep removes what dead writers have left. The caller has the content lock
-// alone.
-func (l *Layout) sweep() (removed int, err error) {
-	names, err := readNames(l.root, ownDir)
-	for _, name := range names {
-		if strings.HasPrefix(ownDir+"/"+name, tempPrefix) {
-			removed++
-			err = errors.Join(err, l.root.RemoveAll(ownDir+"/"+name))
-		}
-	}
-	return removed, err
-}
-
 // Close ends the edit; what was not committed is gone.
 func (s *Stage) Close() error {
 	var err error
@@ -246,18 +195,6 @@ func (s *Stage) holds(ctx context.Context, desc ocispec.Descriptor) (bool, error
 	s.known[desc.Digest] = true
 	s.mu.Unlock()
 	return true, nil
-}
-
-// syncBlob makes a stored blob and its name durable.
-func (l *Layout) syncBlob(d digest.Digest) error {
-	f, _, err := l.open(d)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return durable.SyncRootDir(l.root, blobsDir+"/"+string(d.Algorithm()))
 }
 
 // AddFile stages the file at path, which may be neither a directory nor a
@@ -425,22 +362,4 @@ func (s *Stage) publish() error {
 	}
 	s.staged, s.order = map[digest.Digest]stagedBlob{}, nil
 	return nil
-}
-
-// makeBlobDir makes sure that blobs of algorithm a have a directory, and that
-// it is no link to another place.
-func (l *Layout) makeBlobDir(a digest.Algorithm) error {
-	if _, err := l.blobRoot(a); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, name := range []string{blobsDir, blobsDir + "/" + string(a)} {
-		if err := l.mkdir(name); err != nil {
-			return err
-		}
-		if err := durable.SyncRootDir(l.root, filepath.Dir(name)); err != nil {
-			return err
-		}
-	}
-	_, err := l.blobRoot(a)
-	return err
 }
