@@ -136,7 +136,7 @@ type hostileCase struct {
 }
 
 // hostile returns the archives that must be refused, each good but for one
-// thing (RELIABILITY: rows T1 and T2 of the threat model).
+// thing.
 func hostile(t testing.TB) []hostileCase {
 	pax := func(kind byte, records ...string) raw {
 		return raw{name: "PaxHeaders/x", kind: kind, body: strings.Join(records, "")}
