@@ -81,6 +81,7 @@ type Layout struct {
 
 	mu    sync.Mutex
 	blobs map[digest.Algorithm]*os.Root // the directories of blobs/, opened when first used
+	dirs  map[digest.Algorithm]*os.File // the same, for readSmall
 }
 
 // Open opens the layout in dir. A missing directory is [ErrNotFound]; one
@@ -91,7 +92,7 @@ func Open(ctx context.Context, dir string, opts *Options) (*Layout, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	l := &Layout{dir: dir, blobs: map[digest.Algorithm]*os.Root{}}
+	l := &Layout{dir: dir, blobs: map[digest.Algorithm]*os.Root{}, dirs: map[digest.Algorithm]*os.File{}}
 	if opts != nil {
 		l.opts = *opts
 	}
@@ -158,7 +159,10 @@ func (l *Layout) Close() error {
 	for _, r := range l.blobs {
 		err = errors.Join(err, r.Close())
 	}
-	l.blobs = nil
+	for _, d := range l.dirs {
+		err = errors.Join(err, d.Close())
+	}
+	l.blobs, l.dirs = nil, nil
 	return err
 }
 

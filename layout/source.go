@@ -175,6 +175,11 @@ func ReadAll(ctx context.Context, src Source, desc ocispec.Descriptor, limit int
 	if desc.Size > limit {
 		return nil, &BlobError{Op: "read", Desc: desc, Err: fmt.Errorf("%w: %d bytes, more than the limit of %d", ErrInvalid, desc.Size, limit)}
 	}
+	if small, ok := src.(smallReader); ok && desc.Data == nil && desc.Size >= 0 && desc.Size <= MaxDocument {
+		if content, ok, err := readVerified(ctx, small, desc); ok {
+			return content, err
+		}
+	}
 	rc, err := src.Blob(ctx, desc)
 	if err != nil {
 		return nil, err
