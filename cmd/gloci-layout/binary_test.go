@@ -21,8 +21,12 @@ import (
 )
 
 // buildBinary builds the program as it is shipped: static, with the tags of this
-// test run, without the race detector and without coverage.
+// test run, without the race detector and without coverage. GLOCI_BINARY names
+// another one, which is tested in its place.
 var buildBinary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("GLOCI_BINARY"); path != "" {
+		return filepath.Abs(path)
+	}
 	// go test removes the directory of the test binary, and ours with it.
 	self, err := os.Executable()
 	if err != nil {

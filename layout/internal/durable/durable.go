@@ -68,6 +68,10 @@ func Replace(path string) (*File, error) {
 		return os.OpenFile(dir+name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}, "."+base+".tmp-")
 	if err != nil {
+		var named *fs.PathError
+		if errors.As(err, &named) {
+			named.Path = path // what the caller knows it by
+		}
 		return nil, err
 	}
 	return &File{File: f, path: path, temp: dir + temp}, nil

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,14 @@ func TestReplace(t *testing.T) {
 	}
 	if names, err := os.ReadDir(dir); len(names) != 1 || err != nil {
 		t.Errorf("%v, %v: temporary files are left", names, err)
+	}
+}
+
+func TestReplaceNamesThePath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "absent", "f")
+	_, err := durable.Replace(path)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path+":") {
+		t.Errorf("Replace = %v, want fs.ErrNotExist that names %s", err, path)
 	}
 }
 
