@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -34,12 +33,8 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 	}
 	out := filepath.Join(filepath.Dir(self), "gloci-layout.real")
 	args := []string{"build", "-o", out}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-tags" && s.Value != "" {
-				args = append(args, "-tags="+s.Value)
-			}
-		}
+	if tags := buildTags(); tags != "" {
+		args = append(args, "-tags="+tags)
 	}
 	cmd := exec.CommandContext(context.Background(), "go", append(args, ".")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
