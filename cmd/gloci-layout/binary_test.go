@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,20 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 	}
 	return out, nil
 })
+
+// buildTags returns the build tags of this test run.
+func buildTags() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-tags" {
+			return s.Value
+		}
+	}
+	return ""
+}
 
 func binary(t testing.TB) string {
 	t.Helper()

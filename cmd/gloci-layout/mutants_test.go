@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -218,20 +217,6 @@ func (m mutant) test(t *testing.T, path string) (exit int, out string) {
 		t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), string(b)
-}
-
-// buildTags returns the build tags of this test run.
-func buildTags() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "-tags" {
-			return s.Value
-		}
-	}
-	return ""
 }
 
 // shorten returns the end of a long output.
