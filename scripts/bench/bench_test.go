@@ -33,6 +33,20 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+func TestSeconds(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		1500 * time.Microsecond:   "1.5 ms",
+		999400 * time.Microsecond: "999 ms",
+		999600 * time.Microsecond: "1 s",
+		12340 * time.Millisecond:  "12.3 s",
+		123456 * time.Millisecond: "123 s",
+	} {
+		if got := seconds(d); got != want {
+			t.Errorf("seconds(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestGoal(t *testing.T) {
 	b := &bench{out: io.Discard}
 	a := &contender{samples: []sample{{wall: 120}}}

@@ -79,7 +79,7 @@ func (b *bench) goalTime(what string, c *contender, limit time.Duration) {
 // seconds in three digits.
 func seconds(d time.Duration) string {
 	switch s := d.Seconds(); {
-	case s < 1:
+	case s < 0.9995: // what is more rounds to 1000 ms
 		return fmt.Sprintf("%.3g ms", s*1000)
 	case s < 100:
 		return fmt.Sprintf("%.3g s", s)
