@@ -184,8 +184,12 @@ func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64,
 
 // CopyOptions changes what [Stage.CopyTree] does. Nil is the zero value.
 type CopyOptions struct {
-	Jobs     int  // blobs copied at once; 0 means twice the processors
-	Sparse   bool // members of indexes that the source lacks stay away
+	Jobs   int  // blobs copied at once; 0 means twice the processors
+	Sparse bool // members of indexes that the source lacks stay away
+	// Resume has the blobs of a [Resumer] become part of the layout when they
+	// are whole, and keeps the beginning of others, for a later try to go on
+	// from.
+	Resume   bool
 	Progress func(Event)
 }
 
@@ -217,7 +221,7 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 		}
 		g.Go(func() error {
 			o.Progress(Event{Kind: "start", Desc: n.Desc})
-			added, err := s.copyNode(gctx, src, n, func(k int64) { o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: k}) })
+			added, err := s.copyNode(gctx, src, n, o.Resume, func(k int64) { o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: k}) })
 			if err != nil {
 				return err
 			}
@@ -235,7 +239,7 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 	return walkErr
 }
 
-func (s *Stage) copyNode(ctx context.Context, src Source, n Node, copied func(n int64)) (added bool, err error) {
+func (s *Stage) copyNode(ctx context.Context, src Source, n Node, resume bool, copied func(n int64)) (added bool, err error) {
 	if n.Document != nil {
 		return s.addExpect(ctx, n.Desc, copied, func() (io.ReadCloser, error) {
 			return OpenBlob(ctx, n.Desc, func(digest.Digest) (io.ReadCloser, error) { return readCloser(n.Document.Raw), nil })
@@ -243,6 +247,16 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node, copied func(n 
 	}
 	if have, err := s.holds(ctx, n.Desc); have || err != nil {
 		return false, err
+	}
+	if resumer, ok := src.(Resumer); ok && resume && n.Desc.Data == nil && n.Desc.Size >= minPartial {
+		err := s.resume(ctx, resumer, n.Desc, copied)
+		switch {
+		case errors.Is(err, errOccupied): // two fetch it, and both for themselves
+		case errors.Is(err, ErrNotFound) && len(n.Desc.URLs) > 0:
+			return false, nil
+		default:
+			return err == nil, err
+		}
 	}
 	if sectioner, ok := src.(Sectioner); ok && n.Desc.Data == nil {
 		f, off, size, err := sectioner.Section(ctx, n.Desc.Digest)

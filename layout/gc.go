@@ -26,7 +26,7 @@ type GCResult struct {
 	Removed   []BlobInfo // sorted by digest
 	Kept      int        // blobs that are reachable
 	Young     int        // unreachable, but younger than the grace age
-	TempFiles int        // what dead writers had left
+	TempFiles int        // what dead writers had left, and blobs half fetched
 }
 
 // GC removes the blobs that index.json does not reach. Documents of every kind
@@ -83,7 +83,7 @@ func (l *Layout) GC(ctx context.Context, opts GCOptions) (*GCResult, error) {
 	if opts.DryRun {
 		return r, nil
 	}
-	return r, l.collect(ctx, r)
+	return r, l.collect(ctx, r, opts)
 }
 
 // mark returns every digest that index.json reaches.
@@ -108,7 +108,7 @@ func (l *Layout) mark(ctx context.Context, at snapshot, opts GCOptions) (map[dig
 	return reachable, nil
 }
 
-func (l *Layout) collect(ctx context.Context, r *GCResult) error {
+func (l *Layout) collect(ctx context.Context, r *GCResult, opts GCOptions) error {
 	touched := map[digest.Algorithm]bool{}
 	for i, info := range r.Removed {
 		if ctx.Err() != nil {
@@ -127,9 +127,10 @@ func (l *Layout) collect(ctx context.Context, r *GCResult) error {
 			return err
 		}
 	}
-	var err error
-	r.TempFiles, err = l.sweep()
-	return err
+	temp, err := l.sweep()
+	partial, perr := l.sweepPartial(opts.Now, opts.Grace)
+	r.TempFiles = temp + partial
+	return errors.Join(err, perr)
 }
 
 // RemoveBlob removes the blob d, reachable or not; one that is not there is no
