@@ -3,6 +3,7 @@ module github.com/gardenlinux/gloci-layout
 go 1.26.5
 
 require (
+	github.com/Masterminds/semver/v3 v3.5.0
 	github.com/apex/log v1.9.0
 	github.com/containers/image/v5 v5.36.2
 	github.com/google/go-cmp v0.7.0

@@ -18,6 +18,7 @@ import (
 type document struct {
 	desc     ocispec.Descriptor
 	present  bool                 // at the registry, and so all below it
+	absent   bool                 // nowhere, which is allowed for a member of a sparse index
 	read     *layout.Document     // of a missing one
 	raw      []byte               // of one that we have made; others are read again when sent
 	origin   *ocispec.Descriptor  // of one that we have made: the source's
@@ -156,13 +157,16 @@ func (w *planner) walk(ctx context.Context, level []*document) error {
 		if len(w.documents) > layout.DefaultMaxDocuments {
 			return fmt.Errorf("%s: %w: more than %d manifests", w.p.src, layout.ErrInvalid, layout.DefaultMaxDocuments)
 		}
-		if err := w.ask(ctx, level); err != nil {
+		if err := w.ask(ctx, level, w.p.opts.Sparse && depth > 0); err != nil {
 			return err
 		}
 		var next []*document
 		for _, doc := range level {
 			if doc.present {
 				w.plan.present++
+				continue
+			}
+			if doc.absent {
 				continue
 			}
 			w.missing = append(w.missing, doc)
@@ -175,11 +179,18 @@ func (w *planner) walk(ctx context.Context, level []*document) error {
 	return nil
 }
 
-// ask finds out which documents of a level are there and reads the others.
-func (w *planner) ask(ctx context.Context, level []*document) error {
+// ask finds out which documents of a level are there and reads the others;
+// those that the source lacks too are absent, if that is allowed.
+func (w *planner) ask(ctx context.Context, level []*document, sparse bool) error {
 	one := func(ctx context.Context, doc *document) (err error) {
 		if doc.present, err = w.p.client.Exists(ctx, doc.desc.Digest); err != nil || doc.present {
 			return err
+		}
+		if sparse {
+			if _, err := w.p.src.Stat(ctx, doc.desc.Digest); errors.Is(err, layout.ErrNotFound) {
+				doc.absent = true
+				return nil
+			}
 		}
 		return w.expand(ctx, doc)
 	}
@@ -262,7 +273,7 @@ func (w *planner) order() {
 		}
 		done[doc] = true
 		for _, child := range doc.children {
-			if !child.present {
+			if !child.present && !child.absent {
 				doc.height = max(doc.height, height(child)+1)
 			}
 		}

@@ -159,9 +159,8 @@ func (p *pusher) listReferrers(ctx context.Context, pl *plan) error {
 	}
 	lists := map[string][]*document{}
 	for _, doc := range p.unlisted {
-		s := doc.read.Subject.Digest
-		if tag := string(s.Algorithm()) + "-" + s.Encoded(); !own[tag] {
-			lists[tag[:min(len(tag), 128)]] = append(lists[tag[:min(len(tag), 128)]], doc)
+		if tag := referrersTag(doc.read.Subject.Digest); !own[tag] {
+			lists[tag] = append(lists[tag], doc)
 		}
 	}
 	for _, tag := range slices.Sorted(maps.Keys(lists)) {

@@ -33,6 +33,9 @@ type PushOptions struct {
 	// Key names what an entry of an index is a state of; nil means
 	// [layout.EntryKey].
 	Key func(ocispec.Descriptor) string
+	// Sparse allows for members of indexes that neither the source nor the
+	// repository has. Many registries refuse such an index.
+	Sparse bool
 	// DryRun finds out what would be sent, and sends nothing.
 	DryRun bool
 	// Progress is told of every blob and manifest, from several goroutines:

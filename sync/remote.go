@@ -27,6 +27,7 @@ type Remote struct {
 	named  reference.Named
 	ref    layout.Reference
 	client *registry.Client
+	choose func(tags []string) []string // nil takes all
 
 	mu        sync.Mutex
 	first     []ocispec.Descriptor // what opening has found, for the first Index
@@ -43,6 +44,16 @@ const keepDocuments = 64 << 20
 // are tried in order. What the registry does not have is
 // [layout.ErrNotFound].
 func OpenRemote(ctx context.Context, ref layout.Reference, opts *RegistryOptions) (*Remote, error) {
+	return openRemote(ctx, ref, nil, opts)
+}
+
+// OpenTags is [OpenRemote] for some tags of a repository: those that choose
+// leaves of the sorted list. It is called anew for each Index.
+func OpenTags(ctx context.Context, repository Repository, choose func(tags []string) []string, opts *RegistryOptions) (*Remote, error) {
+	return openRemote(ctx, layout.Reference{Transport: "docker", Location: repository.String()}, choose, opts)
+}
+
+func openRemote(ctx context.Context, ref layout.Reference, choose func(tags []string) []string, opts *RegistryOptions) (*Remote, error) {
 	if opts == nil {
 		opts = &RegistryOptions{}
 	}
@@ -63,7 +74,7 @@ func OpenRemote(ctx context.Context, ref layout.Reference, opts *RegistryOptions
 	}
 	var failed []error
 	for _, e := range endpoints {
-		r := &Remote{named: named, ref: ref, documents: map[digest.Digest][]byte{}, room: keepDocuments}
+		r := &Remote{named: named, ref: ref, choose: choose, documents: map[digest.Digest][]byte{}, room: keepDocuments}
 		if r.client, err = registry.Open(ctx, e, false, opts); err != nil {
 			failed = append(failed, err)
 			continue
@@ -113,6 +124,9 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	}
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
+	if r.choose != nil {
+		tags = r.choose(tags)
+	}
 	found := make([]ocispec.Descriptor, len(tags))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(r.client.Jobs())
@@ -184,6 +198,11 @@ func (r *Remote) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClos
 		raw, err := r.document(ctx, found)
 		return io.NopCloser(bytes.NewReader(raw)), err
 	})
+}
+
+// BlobFrom implements [layout.Resumer].
+func (r *Remote) BlobFrom(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	return r.client.BlobFrom(ctx, desc, offset)
 }
 
 // document returns the verified bytes of a manifest or index.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -89,7 +90,12 @@ func (c *Client) Manifest(ctx context.Context, desc ocispec.Descriptor) (raw []b
 // that breaks goes on where it broke, as often as Options.Tries says without a
 // byte in between.
 func (c *Client) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	r := &resumed{c: c, ctx: ctx, desc: desc}
+	return c.BlobFrom(ctx, desc, 0)
+}
+
+// BlobFrom is [Client.Blob] from the byte offset on.
+func (c *Client) BlobFrom(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	r := &resumed{c: c, ctx: ctx, desc: desc, at: offset}
 	if err := r.open(); err != nil {
 		return nil, err
 	}
@@ -107,22 +113,53 @@ type resumed struct {
 }
 
 func (r *resumed) open() error {
-	return r.c.run(r.ctx, string(r.desc.Digest), func(ctx context.Context) error {
-		rc, err := r.c.repo.Blobs().Fetch(ctx, r.desc)
-		if err != nil {
-			return err
-		}
-		if seeker, ok := rc.(io.Seeker); ok && r.at > 0 {
-			_, err = seeker.Seek(r.at, io.SeekStart) // asks for the range with the next read
+	return r.c.run(r.ctx, string(r.desc.Digest), func(ctx context.Context) (err error) {
+		if r.at > 0 {
+			r.rc, err = r.c.rest(ctx, r.desc, r.at)
 		} else {
-			_, err = io.CopyN(io.Discard, rc, r.at)
+			r.rc, err = r.c.repo.Blobs().Fetch(ctx, r.desc)
 		}
-		if err != nil {
-			return errors.Join(err, rc.Close())
-		}
-		r.rc = rc
-		return nil
+		return err
 	})
+}
+
+// rest asks for the bytes of a blob from offset on (distribution-spec,
+// "Pulling blobs"). A registry that knows no ranges sends all of it.
+func (c *Client) rest(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url("blobs", string(desc.Digest)), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	resp, err := c.repo.Client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		want := fmt.Sprintf("bytes %d-", offset)
+		if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, want) {
+			err = fmt.Errorf("%w: Content-Range is %.100q where %s was asked for", layout.ErrMismatch, got, want)
+		}
+	case http.StatusOK:
+		_, err = io.CopyN(io.Discard, resp.Body, offset)
+	default:
+		err = &errcode.ErrorResponse{Method: req.Method, URL: req.URL, StatusCode: resp.StatusCode}
+	}
+	if err != nil {
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return resp.Body, nil
+}
+
+// url returns that of a thing of the repository: "manifests", "blobs" or
+// "referrers", and its tag or digest.
+func (c *Client) url(kind, name string) string {
+	scheme := "https"
+	if c.repo.PlainHTTP {
+		scheme = "http"
+	}
+	return scheme + "://" + c.repo.Reference.Host() + "/v2/" + c.repo.Reference.Repository + "/" + kind + "/" + name
 }
 
 func (r *resumed) Read(p []byte) (int, error) {
@@ -225,12 +262,7 @@ func (c *Client) PutManifest(ctx context.Context, desc ocispec.Descriptor, raw [
 // DeleteTag asks the registry to forget a tag. Many cannot.
 func (c *Client) DeleteTag(ctx context.Context, tag string) error {
 	return c.run(ctx, tag, func(ctx context.Context) error {
-		scheme := "https"
-		if c.repo.PlainHTTP {
-			scheme = "http"
-		}
-		u := scheme + "://" + c.repo.Reference.Host() + "/v2/" + c.repo.Reference.Repository + "/manifests/" + tag
-		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, u, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, c.url("manifests", tag), nil)
 		if err != nil {
 			return err
 		}
