@@ -93,6 +93,7 @@ func newApp(e *env) *cli.App {
 			newPackCommand(e),
 			newUnpackCommand(e),
 			newSyncCommand(e),
+			newPullCommand(e),
 			newCompletionCommand(e),
 			newManCommand(e),
 			newVersionCommand(e),

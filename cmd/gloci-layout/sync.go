@@ -16,6 +16,7 @@ func newSyncCommand(e *env) *cli.Command {
 	flags := append([]cli.Flag{
 		&cli.BoolFlag{Name: "merge", Usage: "keep entries that only the repository has: the tag gets an index of both sides' entries", Destination: &opts.push.Merge},
 		&cli.BoolFlag{Name: "replace", Usage: "drop entries that only the repository has", Destination: &opts.push.Replace},
+		&cli.BoolFlag{Name: "sparse", Usage: "allow for members of indexes that neither side has; the registry may refuse such an index", Destination: &opts.push.Sparse},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent", Destination: &opts.push.DryRun},
 		&cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: &opts.jobs},
 	}, opts.common.flags("")...)
