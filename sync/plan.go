@@ -27,13 +27,17 @@ type document struct {
 	height   int                  // above the lowest missing document
 }
 
-// A move is a tag that is to name a root.
+// A move is a tag that is to name a root, or to be deleted.
 type move struct {
 	Target
-	root   *document
+	root   *document          // nil for one that is to be deleted
 	before ocispec.Descriptor // zero if there is no such tag
+	raw    []byte             // what the tag shall name; of one that is to be deleted, what it names
+	prune  bool
 	merged bool
 	state  TagState
+	// touched is set before the registry is asked to move or delete it.
+	touched bool
 }
 
 // A plan is what a push has to do.
@@ -84,8 +88,46 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	if err := w.walk(ctx, roots); err != nil {
 		return nil, err
 	}
+	if err := p.checkQuirks(w.missing); err != nil {
+		return nil, err
+	}
 	w.order()
+	if p.opts.Prune {
+		return pl, p.prune(ctx, pl)
+	}
 	return pl, nil
+}
+
+// prune plans the end of the tags that no target has.
+func (p *pusher) prune(ctx context.Context, pl *plan) error {
+	tags, err := p.client.Tags(ctx)
+	if err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, m := range pl.moves {
+		keep[m.Tag] = true
+	}
+	var prunes []*move
+	for _, tag := range tags {
+		if !keep[tag] && !referrerTag.MatchString(tag) {
+			keep[tag] = true
+			prunes = append(prunes, &move{Target: Target{Tag: tag}, prune: true, state: TagPending})
+		}
+	}
+	err = each(ctx, p.client.Jobs(), prunes, func(ctx context.Context, m *move) (err error) {
+		if m.before, err = p.client.Resolve(ctx, m.Tag); err == nil {
+			m.raw, err = p.client.Manifest(ctx, m.before)
+		}
+		if errors.Is(err, layout.ErrNotFound) {
+			m.before, err = ocispec.Descriptor{}, nil // gone already
+		}
+		return err
+	})
+	prunes = slices.DeleteFunc(prunes, func(m *move) bool { return m.before.Digest == "" })
+	slices.SortFunc(prunes, func(a, b *move) int { return cmp.Compare(a.Tag, b.Tag) })
+	pl.moves = append(pl.moves, prunes...)
+	return err
 }
 
 // resolveTags asks for every tag. The first goes alone, so that its answer

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -34,67 +34,99 @@ func linger(ctx context.Context, d time.Duration) (context.Context, context.Canc
 	}
 }
 
-// publish moves the tags, once everything that they will name is there.
-func (p *pusher) publish(ctx context.Context, pl *plan) error {
-	if err := p.checkRoots(ctx, pl); err != nil {
+// prepare makes sure that everything that tags will name is there.
+func (p *pusher) prepare(ctx context.Context) error {
+	if err := p.checkRoots(ctx); err != nil {
 		return err
 	}
-	if err := p.listReferrers(ctx, pl); err != nil {
-		return err
+	return p.listReferrers(ctx)
+}
+
+// publish moves the tags, and deletes those that are to go when all others
+// stand. If one fails, those before are put back.
+func (p *pusher) publish(ctx context.Context) error {
+	err := p.moveTags(ctx)
+	for _, m := range p.plan.moves {
+		if err == nil && m.prune {
+			m.touched = true
+			err = p.deleteTag(ctx, m)
+		}
 	}
-	var moves []*move
-	var raws [][]byte
-	for _, m := range pl.moves {
-		if m.state == TagUnchanged {
-			continue
-		}
-		raw := m.root.raw
-		if raw == nil {
-			var err error
-			if raw, err = layout.ReadAll(ctx, p.src, m.root.desc, layout.MaxDocument); err != nil {
-				return fmt.Errorf("%s: %w", p.src, err)
-			}
-		}
-		moves, raws = append(moves, m), append(raws, raw)
-	}
-	var mu sync.Mutex
-	var touched []*move
-	numbers := make([]int, len(moves))
-	for i := range numbers {
-		numbers[i] = i
-	}
-	err := each(ctx, p.client.Jobs(), numbers, func(ctx context.Context, i int) error {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		m := moves[i]
-		mu.Lock()
-		touched = append(touched, m)
-		mu.Unlock()
-		ctx, cancel := linger(ctx, restoreTime)
-		defer cancel()
-		if _, err := p.client.PutManifest(ctx, m.root.desc, raws[i], m.Tag); err != nil {
-			return err
-		}
-		if m.state = TagMoved; m.before.Digest == "" {
-			m.state = TagCreated
-		}
-		return nil
-	})
-	if err != nil && slices.ContainsFunc(moves, func(m *move) bool { return m.state == TagPending }) {
-		return errors.Join(err, p.restore(context.WithoutCancel(ctx), touched))
+	if err != nil && slices.ContainsFunc(p.plan.moves, func(m *move) bool { return m.state == TagPending }) {
+		return errors.Join(err, p.restore(context.WithoutCancel(ctx)))
 	}
 	return nil
 }
 
+func (p *pusher) moveTags(ctx context.Context) error {
+	// Whoever sees a tag must find the signatures of what it names.
+	var signatures, others []*move
+	for _, m := range p.plan.moves {
+		if m.state == TagUnchanged || m.prune {
+			continue
+		}
+		if m.raw = m.root.raw; m.raw == nil {
+			var err error
+			if m.raw, err = layout.ReadAll(ctx, p.src, m.root.desc, layout.MaxDocument); err != nil {
+				return fmt.Errorf("%s: %w", p.src, err)
+			}
+		}
+		if referrerTag.MatchString(m.Tag) {
+			signatures = append(signatures, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	if err := each(ctx, p.client.Jobs(), signatures, p.moveTag); err != nil {
+		return err
+	}
+	return each(ctx, p.client.Jobs(), others, p.moveTag)
+}
+
+func (p *pusher) moveTag(ctx context.Context, m *move) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	m.touched = true
+	ctx, cancel := linger(ctx, restoreTime)
+	defer cancel()
+	if _, err := p.client.PutManifest(ctx, m.root.desc, m.raw, m.Tag); err != nil {
+		return err
+	}
+	if m.state = TagMoved; m.before.Digest == "" {
+		m.state = TagCreated
+	}
+	return nil
+}
+
+func (p *pusher) deleteTag(ctx context.Context, m *move) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := linger(ctx, restoreTime)
+	defer cancel()
+	err := p.client.DeleteTag(ctx, m.Tag)
+	if err == nil {
+		m.state = TagDeleted
+		return nil
+	}
+	var answer *RegistryError
+	if errors.As(err, &answer) && (answer.Status == http.StatusMethodNotAllowed || answer.Status == http.StatusBadRequest) {
+		err = layout.WithHint(err, "this registry deletes no tags: run it without --prune")
+	}
+	return fmt.Errorf("delete tag %s: %w", m.Tag, err)
+}
+
 // checkRoots asks the registry for every root that was sent: what it has just
 // acknowledged, it must also give out.
-func (p *pusher) checkRoots(ctx context.Context, pl *plan) error {
+func (p *pusher) checkRoots(ctx context.Context) error {
 	var roots []*document
-	for _, m := range pl.moves {
-		roots = append(roots, m.root)
+	for _, m := range p.plan.moves {
+		if !m.prune {
+			roots = append(roots, m.root)
+		}
 	}
-	roots = append(roots, pl.untagged...)
+	roots = append(roots, p.plan.untagged...)
 	slices.SortFunc(roots, func(a, b *document) int { return cmp.Compare(a.desc.Digest, b.desc.Digest) })
 	roots = slices.CompactFunc(roots, func(a, b *document) bool { return a.desc.Digest == b.desc.Digest })
 	roots = slices.DeleteFunc(roots, func(doc *document) bool { return doc.read == nil })
@@ -107,13 +139,16 @@ func (p *pusher) checkRoots(ctx context.Context, pl *plan) error {
 	})
 }
 
-// restore puts tags back that a failed push has moved, and only those that
-// still name what it gave them.
-func (p *pusher) restore(ctx context.Context, moves []*move) error {
+// restore puts tags back that a failed push has moved or deleted, and only
+// those that still are as it left them.
+func (p *pusher) restore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, restoreTime)
 	defer cancel()
 	var faults []error
-	for _, m := range moves {
+	for _, m := range p.plan.moves {
+		if !m.touched {
+			continue
+		}
 		if err := p.restoreTag(ctx, m); err != nil {
 			faults = append(faults, fmt.Errorf("put tag %s back: %w", m.Tag, err))
 		}
@@ -125,12 +160,17 @@ func (p *pusher) restoreTag(ctx context.Context, m *move) error {
 	m.state = TagUnknown
 	now, err := p.client.Resolve(ctx, m.Tag)
 	switch {
+	case m.prune && errors.Is(err, layout.ErrNotFound):
+		if _, err = p.client.PutManifest(ctx, m.before, m.raw, m.Tag); err == nil {
+			m.state = TagRestored
+		}
+		return err
 	case errors.Is(err, layout.ErrNotFound):
 		m.state = TagPending
 		return nil
 	case err != nil:
 		return err
-	case now.Digest == m.before.Digest || now.Digest != m.root.desc.Digest:
+	case m.prune || now.Digest == m.before.Digest || now.Digest != m.root.desc.Digest:
 		m.state = TagPending // never moved, or moved on by somebody else
 		return nil
 	}
@@ -152,9 +192,9 @@ func (p *pusher) restoreTag(ctx context.Context, m *move) error {
 // listReferrers keeps the lists of referrers for a registry that does not: an
 // index under the tag ALGORITHM-HEX of each subject (distribution-spec,
 // "Referrers Tag Schema"). Entries are only ever added.
-func (p *pusher) listReferrers(ctx context.Context, pl *plan) error {
+func (p *pusher) listReferrers(ctx context.Context) error {
 	own := map[string]bool{}
-	for _, m := range pl.moves {
+	for _, m := range p.plan.moves {
 		own[m.Tag] = true
 	}
 	lists := map[string][]*document{}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -81,8 +80,12 @@ type pulledKey struct {
 	refName string
 }
 
-// listTag fits the tags that [referrersTag] makes.
-var listTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{121})$`)
+var (
+	// listTag fits the tags that [referrersTag] makes.
+	listTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{121})$`)
+	// referrerTag fits these and the tags of cosign.
+	referrerTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}(\.(sig|att|sbom))?|sha512-[0-9a-f]{121})$`)
+)
 
 func (p *puller) pull(ctx context.Context, entries []ocispec.Descriptor) error {
 	var roots, lists []ocispec.Descriptor
@@ -100,7 +103,7 @@ func (p *puller) pull(ctx context.Context, entries []ocispec.Descriptor) error {
 	var src layout.Source = p.r
 	if p.opts.Select != nil {
 		var err error
-		if src, roots, err = p.choose(ctx, roots); err != nil {
+		if src, roots, err = selectBelow(ctx, p.r, roots, *p.opts.Select, p.opts.Sparse); err != nil {
 			return err
 		}
 	}
@@ -127,54 +130,6 @@ func (p *puller) copy(ctx context.Context, src layout.Source, roots []ocispec.De
 	return p.s.CopyTree(ctx, src, roots, &layout.CopyOptions{
 		Jobs: jobs, Sparse: p.opts.Sparse, Resume: true, Progress: p.opts.Progress,
 	})
-}
-
-// choose returns what Select leaves of the roots, and the source without the
-// rest.
-func (p *puller) choose(ctx context.Context, roots []ocispec.Descriptor) (layout.Source, []ocispec.Descriptor, error) {
-	src := &partSource{Remote: p.r, only: map[digest.Digest]bool{}}
-	chosen := make([]ocispec.Descriptor, 0, len(roots))
-	for _, root := range roots {
-		matches, err := layout.Select(ctx, p.r, []ocispec.Descriptor{root}, *p.opts.Select)
-		if err != nil {
-			return nil, nil, err
-		}
-		what := p.r.String() + ": " + layout.RefName(root) + ": " + p.opts.Select.String()
-		switch {
-		case len(matches) == 0:
-			return nil, nil, fmt.Errorf("%s: %w", what, layout.ErrNotFound)
-		case p.opts.Sparse:
-			for _, m := range matches {
-				src.only[m.Desc.Digest] = true
-				for _, parent := range m.Parents {
-					src.only[parent.Digest] = true
-				}
-			}
-			chosen = append(chosen, root)
-			continue
-		case len(matches) > 1:
-			amb := &layout.AmbiguousError{What: what, Candidates: matches}
-			return nil, nil, layout.WithHint(amb, "--sparse takes them all, in an index that keeps its bytes")
-		}
-		chosen = append(chosen, named(matches[0].Desc, layout.RefName(root)))
-	}
-	if !p.opts.Sparse {
-		return p.r, chosen, nil
-	}
-	return src, chosen, nil
-}
-
-// A partSource is a Remote that seems to lack all documents but some.
-type partSource struct {
-	*Remote
-	only map[digest.Digest]bool
-}
-
-func (s *partSource) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if isDocument(desc) && !s.only[desc.Digest] {
-		return nil, fmt.Errorf("%s: %s was not chosen: %w", s, desc.Digest, layout.ErrNotFound)
-	}
-	return s.Remote.Blob(ctx, desc)
 }
 
 // referrers stages what refers to documents of the roots, and to that again.

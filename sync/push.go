@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/containers/image/v5/copy"
+	"github.com/containers/image/v5/docker/reference"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,6 +39,9 @@ type PushOptions struct {
 	// Sparse allows for members of indexes that neither the source nor the
 	// repository has. Many registries refuse such an index.
 	Sparse bool
+	// Prune deletes the tags of the repository that no target has, last of all.
+	// Lists of referrers and signatures under tags of their own stay.
+	Prune bool
 	// DryRun finds out what would be sent, and sends nothing.
 	DryRun bool
 	// Progress is told of every blob and manifest, from several goroutines:
@@ -56,75 +62,126 @@ func Push(ctx context.Context, src layout.Source, dest Repository, opts *PushOpt
 	if opts == nil {
 		opts = &PushOptions{}
 	}
-	p := &pusher{src: src, dest: dest, opts: opts, held: map[digest.Digest]bool{}}
-	p.report = &Report{Repository: dest.String(), DryRun: opts.DryRun, Tags: []TagReport{}}
-	if err := p.push(ctx); err != nil {
-		return p.report, err
-	}
-	return p.report, nil
+	report := &Report{Repository: dest.String(), DryRun: opts.DryRun, Tags: []TagReport{}}
+	return report, push(ctx, src, dest, opts, report)
 }
 
+// push sends everything to every repository before it moves a tag of any.
+func push(ctx context.Context, src layout.Source, dest Repository, opts *PushOptions, report *Report) (err error) {
+	if opts.Merge && opts.Replace {
+		return errors.New("merge and replace exclude each other")
+	}
+	targets := opts.Targets
+	if targets == nil {
+		if targets, err = Targets(ctx, src, layout.Reference{}, ""); err != nil {
+			return err
+		}
+	} else if err := checkTargets(src, targets); err != nil {
+		return err
+	}
+	policies, err := newPolicies(&opts.Registry)
+	if err != nil {
+		return err
+	}
+	defer policies.close()
+	byPath := map[string][]Target{}
+	for _, t := range targets {
+		byPath[t.Path] = append(byPath[t.Path], t)
+	}
+	var pushers []*pusher
+	for _, path := range slices.Sorted(maps.Keys(byPath)) {
+		p := &pusher{src: src, opts: opts, policies: policies, report: report, path: path, held: map[digest.Digest]bool{}}
+		if p.dest, err = dest.below(path); err != nil {
+			return err
+		}
+		if err := p.open(ctx); err != nil {
+			return err
+		}
+		defer p.client.Close()
+		if p.plan, err = p.makePlan(ctx, byPath[path]); err != nil {
+			return err
+		}
+		report.Present += p.plan.present
+		pushers = append(pushers, p)
+	}
+	defer func() {
+		for _, p := range pushers {
+			p.fill()
+		}
+	}()
+	for _, step := range []func(*pusher, context.Context) error{(*pusher).send, (*pusher).prepare} {
+		if opts.DryRun {
+			step = (*pusher).dryRun
+		}
+		for _, p := range pushers {
+			if err := step(p, ctx); err != nil {
+				return err
+			}
+		}
+		if opts.DryRun {
+			return nil
+		}
+	}
+	for i, p := range pushers {
+		if err := p.publish(ctx); err != nil {
+			for _, q := range pushers[:i] {
+				err = errors.Join(err, q.restore(context.WithoutCancel(ctx)))
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// A pusher is the part of a push that goes to one repository.
 type pusher struct {
 	src      layout.Source
 	dest     Repository
+	path     string // of dest below that of the push
 	opts     *PushOptions
 	client   *registry.Client
 	policies *policies
+	plan     *plan
 	temp     string // for the caches of copy.Image
 
 	mu       sync.Mutex
 	held     map[digest.Digest]bool // blobs that the repository holds for sure
 	unlisted []*document            // with a subject that the registry has not noticed
-	report   *Report
+	report   *Report                // of the whole push; pushers work one after the other
 }
 
-func (p *pusher) push(ctx context.Context) (err error) {
-	if p.opts.Merge && p.opts.Replace {
-		return errors.New("merge and replace exclude each other")
-	}
-	targets := p.opts.Targets
-	if targets == nil {
-		if targets, err = Targets(ctx, p.src, layout.Reference{}, ""); err != nil {
-			return err
-		}
-	} else if err := checkTargets(p.src, targets); err != nil {
-		return err
-	}
+func (p *pusher) open(ctx context.Context) error {
 	endpoint, err := p.opts.Registry.WriteEndpoint(p.dest.named)
 	if err != nil {
 		return err
 	}
-	if p.policies, err = newPolicies(&p.opts.Registry); err != nil {
-		return err
-	}
-	defer p.policies.close()
 	if p.client, err = registry.Open(ctx, endpoint, !p.opts.DryRun, &p.opts.Registry); err != nil {
 		return err
 	}
-	defer p.client.Close()
-	pl, err := p.makePlan(ctx, targets)
-	if err != nil {
-		return err
+	// Within one registry the blobs need not travel.
+	src := p.src
+	if part, ok := src.(*partSource); ok {
+		src = part.Source
 	}
-	defer p.fill(pl)
-	p.report.Present += pl.present
-	if p.opts.DryRun {
-		return p.dryRun(ctx, pl)
+	if r, ok := src.(*Remote); ok && r.client.Named.Name() != p.dest.String() && reference.Domain(r.client.Named) == reference.Domain(p.dest.named) {
+		p.client.MountFrom(reference.Path(r.client.Named))
 	}
-	if err := p.send(ctx, pl); err != nil {
-		return err
-	}
-	return p.publish(ctx, pl)
+	return nil
 }
 
 // fill writes the states of the tags into the report.
-func (p *pusher) fill(pl *plan) {
-	for _, m := range pl.moves {
-		p.report.Tags = append(p.report.Tags, TagReport{
-			Tag: m.Tag, RefName: m.RefName, Digest: m.root.desc.Digest, Before: m.before.Digest, State: m.state, Merged: m.merged,
-		})
+func (p *pusher) fill() {
+	for _, m := range p.plan.moves {
+		t := TagReport{Tag: m.Tag, RefName: m.RefName, Before: m.before.Digest, State: m.state, Merged: m.merged, Delete: m.prune}
+		if p.path != "" {
+			t.Repository = p.dest.String()
+		}
+		if m.root != nil {
+			t.Digest = m.root.desc.Digest
+		}
+		p.report.Tags = append(p.report.Tags, t)
 	}
-	for _, doc := range pl.untagged {
+	for _, doc := range p.plan.untagged {
 		p.report.Untagged = append(p.report.Untagged, doc.desc)
 	}
 }
@@ -145,7 +202,8 @@ func (p *pusher) event(kind string, desc ocispec.Descriptor, n int64) {
 }
 
 // dryRun counts what send would send.
-func (p *pusher) dryRun(ctx context.Context, pl *plan) error {
+func (p *pusher) dryRun(ctx context.Context) error {
+	pl := p.plan
 	for _, level := range pl.levels {
 		p.report.Manifests += len(level)
 		if err := each(ctx, p.client.Jobs(), level, func(ctx context.Context, doc *document) error { return p.allowed(ctx, doc) }); err != nil {
@@ -170,7 +228,8 @@ func (p *pusher) dryRun(ctx context.Context, pl *plan) error {
 }
 
 // send makes the repository hold everything, by digest.
-func (p *pusher) send(ctx context.Context, pl *plan) (err error) {
+func (p *pusher) send(ctx context.Context) (err error) {
+	pl := p.plan
 	if len(pl.levels) == 0 {
 		return nil
 	}
@@ -293,7 +352,7 @@ func (p *pusher) putDocument(ctx context.Context, doc *document, raw []byte) err
 	p.event("start", doc.desc, 0)
 	noticed, err := p.client.PutManifest(ctx, doc.desc, raw, "")
 	if err != nil {
-		return err
+		return refused(doc, err)
 	}
 	p.mu.Lock()
 	p.report.Manifests++

@@ -21,7 +21,8 @@ const (
 	TagMoved     TagState = "moved"
 	TagRestored  TagState = "restored" // the push failed, the tag was put back
 	TagLeft      TagState = "left"     // the push failed, and the tag could not be put back: it names the new digest
-	TagUnknown   TagState = "unknown"  // the push failed, and the registry no longer answers
+	TagDeleted   TagState = "deleted"
+	TagUnknown   TagState = "unknown" // the push failed, and the registry no longer answers
 )
 
 // A TagReport is one tag of a [Report].
@@ -32,6 +33,9 @@ type TagReport struct {
 	Before  digest.Digest `json:"before,omitempty"`  // "" if there was no such tag
 	State   TagState      `json:"state"`
 	Merged  bool          `json:"merged,omitempty"` // Digest is an index made of both sides
+	Delete  bool          `json:"delete,omitempty"` // the source lacks the tag: Digest is ""
+	// Repository is where the tag is, if that is not that of the report.
+	Repository string `json:"repository,omitempty"`
 }
 
 // A Report is what a push has done; of a dry run, what it would do. Numbers of
@@ -54,7 +58,7 @@ type Report struct {
 func (r *Report) Changed() bool {
 	for _, t := range r.Tags {
 		switch t.State {
-		case TagCreated, TagMoved, TagLeft, TagUnknown:
+		case TagCreated, TagMoved, TagDeleted, TagLeft, TagUnknown:
 			return true
 		}
 	}

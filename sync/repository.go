@@ -24,9 +24,14 @@ type (
 	RegistryError = registry.Error
 )
 
-// DefaultJobs is how many requests run at once unless
-// RegistryOptions.Jobs says otherwise.
-const DefaultJobs = registry.DefaultJobs
+const (
+	// DefaultJobs is how many requests run at once unless RegistryOptions.Jobs
+	// says otherwise.
+	DefaultJobs = registry.DefaultJobs
+	// DefaultTries is how often a request is sent unless RegistryOptions.Tries
+	// says otherwise.
+	DefaultTries = registry.DefaultTries
+)
 
 var (
 	// ErrUnauthorized reports a registry that wants other credentials, or any.
@@ -45,6 +50,14 @@ func ParseRepository(s string) (Repository, error) {
 	return Repository{named}, err
 }
 
+// below returns the repository at path below r.
+func (r Repository) below(path string) (Repository, error) {
+	if path == "" {
+		return r, nil
+	}
+	return ParseRepository(r.String() + "/" + path)
+}
+
 // String returns HOST/REPOSITORY.
 func (r Repository) String() string {
 	if r.named == nil {
@@ -58,6 +71,7 @@ type Target struct {
 	Desc    ocispec.Descriptor // a manifest or an index
 	RefName string             // in the source, for messages
 	Tag     string             // in the repository; "" pushes by digest only
+	Path    string             // of the repository below the one that the push goes to; "" is that one
 }
 
 // Targets returns what a push of src is to write: what ref.RefName and
@@ -112,7 +126,8 @@ func tagOf(refName string) string {
 func checkTargets(src layout.Source, targets []Target) error {
 	var faults []string
 	var candidates []layout.Match
-	byTag := map[string]Target{}
+	type place struct{ path, tag string }
+	byTag := map[place]Target{}
 	for _, t := range targets {
 		if !isDocument(t.Desc) {
 			faults = append(faults, fmt.Sprintf("%s is no manifest or index but %q", t.Desc.Digest, t.Desc.MediaType))
@@ -124,12 +139,13 @@ func checkTargets(src layout.Source, targets []Target) error {
 			faults = append(faults, fmt.Sprintf("ref name %q gives no valid tag", t.RefName))
 			continue
 		}
-		if first, ok := byTag[t.Tag]; ok && first.Desc.Digest != t.Desc.Digest {
+		at := place{t.Path, t.Tag}
+		if first, ok := byTag[at]; ok && first.Desc.Digest != t.Desc.Digest {
 			candidates = append(candidates,
 				layout.Match{Desc: first.Desc, RefName: first.RefName}, layout.Match{Desc: t.Desc, RefName: t.RefName})
 			continue
 		}
-		byTag[t.Tag] = t
+		byTag[at] = t
 	}
 	switch {
 	case len(faults) > 0:

@@ -29,6 +29,8 @@ type Client struct {
 	mu    sync.Mutex
 	pause <-chan struct{} // closed when requests may go on; nil if they may
 
+	from      string      // a repository of the same registry that has the blobs, or ""
+	noMount   atomic.Bool // these credentials may not read there
 	mounts    atomic.Bool // a mount from the repository itself has told of a present blob
 	headFirst atomic.Bool // it tells nothing here
 }
@@ -71,6 +73,8 @@ func Open(ctx context.Context, e Endpoint, push bool, opts *Options) (*Client, e
 			o.CloseIdleConnections()
 		}
 	}
+	under := opts.limit(base, outside)
+	base, outside = under[0], under[1]
 	watched := &watcher{base: base, stall: opts.stall(), trace: opts.Trace}
 	host := repo.Reference.Host()
 	if e.Insecure {
@@ -140,6 +144,10 @@ func (c *Client) ping(ctx context.Context, rt http.RoundTripper, scheme, host st
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // its content is of no interest
 	return resp.Body.Close()
 }
+
+// MountFrom has uploads ask the registry to take blobs from another of its
+// repositories. It must be called before the first upload.
+func (c *Client) MountFrom(repository string) { c.from = repository }
 
 // Close ends idle connections.
 func (c *Client) Close() { c.close() }

@@ -13,9 +13,14 @@ import (
 	"time"
 )
 
-// DefaultJobs is how many requests run at once unless Options.Jobs says
-// otherwise.
-const DefaultJobs = 8
+const (
+	// DefaultJobs is how many requests run at once unless Options.Jobs says
+	// otherwise.
+	DefaultJobs = 8
+	// DefaultTries is how often a request that may pass next time is sent unless
+	// Options.Tries says otherwise.
+	DefaultTries = 6
+)
 
 // A Secret is text that may reach a registry but no message: it prints as
 // "[redacted]" in every form that fmt, encoding/json and log/slog have.
@@ -68,11 +73,15 @@ type Options struct {
 	UserAgent string
 	// Jobs is how many requests run at once; 0 means DefaultJobs.
 	Jobs int
-	// Tries is how often a request that may pass next time is sent; 0 means 6.
+	// Tries is how often a request that may pass next time is sent; 0 means
+	// DefaultTries.
 	Tries int
 	// StallTimeout ends a request that moves no byte for so long; 0 means 30
 	// seconds. A registry has ten times as long to answer an upload.
 	StallTimeout time.Duration
+	// Rate is how many bytes per second are sent and received in all, headers
+	// apart; 0 means no limit.
+	Rate int64
 	// Trace is called after every request, also from several goroutines.
 	Trace func(Exchange)
 	// Logger takes warnings; nil drops them.
@@ -100,7 +109,7 @@ func (o *Options) jobs() int {
 
 func (o *Options) tries() int {
 	if o.Tries <= 0 {
-		return 6
+		return DefaultTries
 	}
 	return o.Tries
 }

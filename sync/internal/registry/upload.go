@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -36,7 +37,8 @@ func (e *localError) Unwrap() error { return e.err }
 //
 // A mount of the blob from the repository itself asks whether it is there and
 // starts the upload if it is not, in one request (distribution-spec, "Mounting
-// a blob from another repository"). Where that tells nothing, as some
+// a blob from another repository"); so does one from the repository that
+// [Client.MountFrom] has named. Where that tells nothing, as some
 // registries never mount, a HEAD does.
 func (c *Client) PutBlob(ctx context.Context, desc ocispec.Descriptor, open func(context.Context) (io.ReadCloser, error), sent func(int)) (bool, error) {
 	uploaded := false
@@ -69,8 +71,12 @@ func (c *Client) putBlob(ctx context.Context, desc ocispec.Descriptor, body *upl
 		}
 		return c.repo.Blobs().Push(ctx, desc, body)
 	}
-	err := c.repo.Mount(ctx, desc, c.repo.Reference.Repository, func() (io.ReadCloser, error) {
-		if desc.Size >= askFirst && !c.mounts.Load() {
+	from := c.from
+	if c.noMount.Load() {
+		from = ""
+	}
+	err := c.repo.Mount(ctx, desc, cmp.Or(from, c.repo.Reference.Repository), func() (io.ReadCloser, error) {
+		if from == "" && desc.Size >= askFirst && !c.mounts.Load() {
 			if present, err := c.hasBlob(ctx, desc); err != nil {
 				return nil, err
 			} else if present {
@@ -81,11 +87,16 @@ func (c *Client) putBlob(ctx context.Context, desc ocispec.Descriptor, body *upl
 		return body, nil
 	})
 	var resp *errcode.ErrorResponse
+	if from != "" && errors.As(err, &resp) && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) {
+		// Who may write here need not be one who may read there.
+		c.noMount.Store(true)
+		return c.putBlob(ctx, desc, body)
+	}
 	if errors.As(err, &resp) && resp.Method == http.MethodPost && refusesMount(resp.StatusCode) {
 		c.headFirst.Store(true)
 		return c.putBlob(ctx, desc, body)
 	}
-	if err == nil && !body.opened() {
+	if err == nil && !body.opened() && from == "" {
 		c.mounts.Store(true)
 	}
 	return err
