@@ -39,7 +39,7 @@ func newPullCommand(e *env) *cli.Command {
 			&cli.BoolFlag{Name: "scoped", Usage: "store under the ref name HOST/REPO:TAG", Destination: &opts.scoped},
 			&cli.BoolFlag{Name: "sparse", Usage: "leave members of indexes away that the flags do not select", Destination: &opts.pull.Sparse},
 			&cli.BoolFlag{Name: "referrers", Usage: "fetch what refers to the content; --referrers=false does not", Value: true, Destination: &opts.referrers},
-			&cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: &opts.jobs},
+			jobsFlag(&opts.jobs),
 			replaceFlag(&opts.replace),
 		}, opts.sel.flags()...), opts.registry.flags("")...),
 		Action: func(c *cli.Context) error { return runPull(c, e, &opts) },

@@ -2,8 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,7 +20,15 @@ type registryFlags struct {
 	authFile, creds, certDir string
 	noCreds, tlsVerify       bool
 	registriesConf, policy   string
+	rate                     string
+	retry                    int
+	timeout                  time.Duration
 	common                   *registryFlags // those without prefix
+	end                      context.CancelFunc
+}
+
+func jobsFlag(to *int) cli.Flag {
+	return &cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: to}
 }
 
 func (r *registryFlags) flags(prefix string) []cli.Flag {
@@ -50,6 +62,9 @@ func (r *registryFlags) flags(prefix string) []cli.Flag {
 		flags,
 		&cli.StringFlag{Name: "registries-conf", Usage: "use `FILE` in place of the system's registries.conf", Destination: &r.registriesConf},
 		&cli.StringFlag{Name: "policy", Usage: "use the signature policy in `FILE`", Destination: &r.policy},
+		&cli.StringFlag{Name: "limit-rate", Usage: "send and receive at most `BYTES` per second in all; K, M and G may follow the number", Destination: &r.rate},
+		&cli.IntFlag{Name: "retry", Usage: "send a request that failed up to `N` times more, where that may help", Value: layoutsync.DefaultTries - 1, Destination: &r.retry},
+		&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME`, such as 90s or 1h", Destination: &r.timeout},
 		&cli.StringSliceFlag{Name: "trust-auth-host", Usage: "let the token server on `HOST` have the credentials, where it is not the registry itself"},
 	)
 }
@@ -66,6 +81,9 @@ func (r *registryFlags) options(c *cli.Context, e *env) (*layoutsync.RegistryOpt
 		AuthFile: cmp.Or(r.authFile, common.authFile), Creds: layoutsync.Secret(r.creds), NoCreds: r.noCreds, CertDir: r.certDir,
 		RegistriesConf: common.registriesConf, Policy: common.policy, TrustAuthHosts: c.StringSlice("trust-auth-host"),
 		UserAgent: "gloci-layout/" + version(), Logger: e.log,
+	}
+	if err := common.limits(c, opts); err != nil {
+		return nil, err
 	}
 	if c.IsSet(r.prefix + "tls-verify") {
 		opts.TLSVerify = &r.tlsVerify
@@ -87,4 +105,42 @@ func (r *registryFlags) options(c *cli.Context, e *env) (*layoutsync.RegistryOpt
 		}
 	}
 	return opts, nil
+}
+
+// limits reads the flags that bound what requests may cost. The time begins to
+// run with the first call.
+func (r *registryFlags) limits(c *cli.Context, opts *layoutsync.RegistryOptions) (err error) {
+	if r.rate != "" {
+		if opts.Rate, err = parseSize(r.rate); err != nil || opts.Rate < minRate {
+			return usagef(c, "--limit-rate %q: want a number of bytes per second, %d or more", r.rate, minRate)
+		}
+	}
+	switch {
+	case r.retry < 0:
+		return usagef(c, "--retry %d: want 0 or more", r.retry)
+	case r.timeout < 0:
+		return usagef(c, "--timeout %v: want a positive time", r.timeout)
+	}
+	opts.Tries = r.retry + 1
+	if r.timeout > 0 && r.end == nil {
+		c.Context, r.end = context.WithTimeoutCause(c.Context, r.timeout, fmt.Errorf("not done within %v (--timeout)", r.timeout))
+	}
+	return nil
+}
+
+// minRate is the least rate at which a transfer is not taken for stalled.
+const minRate = 16 << 10
+
+// parseSize reads a number of bytes; K, M and G stand for powers of 1024.
+func parseSize(s string) (int64, error) {
+	unit := int64(1)
+	if i := strings.IndexByte("KMG", s[len(s)-1]); i >= 0 {
+		unit <<= 10 * (i + 1)
+		s = s[:len(s)-1]
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err == nil && (n < 0 || n > math.MaxInt64/unit) {
+		err = strconv.ErrRange
+	}
+	return n * unit, err
 }

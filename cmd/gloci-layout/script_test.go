@@ -208,17 +208,19 @@ func stageImage(ctx context.Context, s *layout.Stage, platform, content string) 
 // cmdRegistry starts the reference registry and sets the variable NAME to its
 // HOST:PORT:
 //
-//	registry NAME [USER:PASSWORD]
+//	registry NAME [USER:PASSWORD | delete]
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
-		ts.Fatalf("usage: registry NAME [USER:PASSWORD]")
+		ts.Fatalf("usage: registry NAME [USER:PASSWORD | delete]")
 	}
 	t, ok := ts.Value("t").(testing.TB)
 	if !ok {
 		ts.Fatalf("this test cannot start a registry")
 	}
 	opts := &regtest.Options{}
-	if len(args) == 2 {
+	if len(args) == 2 && args[1] == "delete" {
+		opts.Delete = true
+	} else if len(args) == 2 {
 		user, password, _ := strings.Cut(args[1], ":")
 		opts.Users = map[string]string{user: password}
 	}

@@ -18,8 +18,12 @@ func newSyncCommand(e *env) *cli.Command {
 		&cli.BoolFlag{Name: "replace", Usage: "drop entries that only the repository has", Destination: &opts.push.Replace},
 		&cli.BoolFlag{Name: "sparse", Usage: "allow for members of indexes that neither side has; the registry may refuse such an index", Destination: &opts.push.Sparse},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent", Destination: &opts.push.DryRun},
-		&cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: &opts.jobs},
-	}, opts.common.flags("")...)
+		&cli.BoolFlag{Name: "prune", Usage: "delete tags of the repository that SOURCE has not, last of all", Destination: &opts.push.Prune},
+		&cli.StringFlag{Name: "digest-file", Usage: "write the digest of the one tag that was synced to `FILE`", Destination: &opts.digestFile},
+		&cli.StringFlag{Name: "lock-file", Usage: "write what was synced, ref names and digests, to `FILE`", Destination: &opts.lockFile},
+		jobsFlag(&opts.jobs),
+	}, opts.choice.flags()...)
+	flags = append(flags, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
 	flags = append(flags, opts.from.follows())
 	return &cli.Command{
@@ -31,7 +35,9 @@ func newSyncCommand(e *env) *cli.Command {
 			"when all is there. If a tag fails, those moved before are put back. " +
 			"A tag that names the right digest already costs one request.\n\n" +
 			"If a tag holds entries that SOURCE has not, nothing is sent and they are listed (exit status 6), " +
-			"unless --merge or --replace says what to do with them.\n\n" +
+			"unless --merge or --replace says what to do with them. No tag is deleted, unless --prune asks for it.\n\n" +
+			"Flags that select send one manifest in place of each index; with --sparse the index stays as it is, " +
+			"and its other members are left away: the registry must have them, or take an index without.\n\n" +
 			"Flags of registries without prefix are for the destination, but for --authfile and those of the configuration, " +
 			"which are for both ends.\n\n" + sourceHelp,
 		Flags:  append(flags, opts.from.registry.flags("src-")...),
@@ -40,20 +46,24 @@ func newSyncCommand(e *env) *cli.Command {
 }
 
 type syncOptions struct {
-	push         layoutsync.PushOptions
-	jobs         int
-	common, dest registryFlags
-	from         sourceFlags
+	push                 layoutsync.PushOptions
+	choice               choiceFlags
+	digestFile, lockFile string
+	jobs                 int
+	common, dest         registryFlags
+	from                 sourceFlags
 }
 
 type syncTagResult struct {
 	Type    string        `json:"type" doc:"tag"`
 	Tag     string        `json:"tag" doc:"the tag"`
 	RefName string        `json:"refName,omitempty" doc:"the ref name in the source"`
-	Digest  digest.Digest `json:"digest" doc:"what the tag names after the sync"`
+	Digest  digest.Digest `json:"digest,omitempty" doc:"what the tag names after the sync; absent where it is deleted"`
 	Before  digest.Digest `json:"before,omitempty" doc:"what it named before"`
-	State   string        `json:"state" doc:"unchanged, created or moved; pending in a dry run; after a failure restored, left (at the new digest) or unknown"`
+	State   string        `json:"state" doc:"unchanged, created, moved or deleted; pending in a dry run; after a failure restored, left (at the new digest) or unknown"`
 	Merged  bool          `json:"merged,omitempty" doc:"digest is an index made of both sides' entries"`
+
+	Repository string `json:"repository,omitempty" doc:"where the tag is, with --scoped"`
 }
 
 type syncResult struct {
@@ -77,6 +87,10 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 	if opts.jobs < 1 {
 		return usagef(c, "--jobs %d: want 1 or more", opts.jobs)
 	}
+	choice, err := opts.choice.choice(c, opts.push.Sparse)
+	if err != nil {
+		return err
+	}
 	dest, err := layout.ParseReference(c.Args().Get(1))
 	if err == nil && (dest.Transport != "docker" || dest.Digest != "") {
 		err = fmt.Errorf("%s: want docker://HOST/REPO[:TAG]", c.Args().Get(1))
@@ -94,8 +108,18 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 	}
 	opts.push.Registry, opts.push.Registry.Jobs = *registry, opts.jobs
 	return opts.from.with(c, e, c.Args().First(), func(src layout.Source, ref layout.Reference) error {
-		if opts.push.Targets, err = layoutsync.Targets(c.Context, src, ref, dest.RefName); err != nil {
+		if opts.push.Prune && (ref.RefName != "" || ref.Digest != "" || dest.RefName != "" || opts.choice.narrows(c)) {
+			return usagef(c, "--prune goes with all of SOURCE: it would delete the tags that are left out")
+		}
+		targets, err := layoutsync.Targets(c.Context, src, ref, dest.RefName)
+		if err != nil {
 			return err
+		}
+		if src, opts.push.Targets, err = choice.Apply(c.Context, src, targets); err != nil {
+			return err
+		}
+		if opts.digestFile != "" && len(opts.push.Targets) != 1 {
+			return usagef(c, "--digest-file is for one tag, and SOURCE has %d; --lock-file takes any number", len(opts.push.Targets))
 		}
 		p := e.startProgress("push", true)
 		opts.push.Progress = p.event
@@ -104,7 +128,10 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 		if printErr := printReport(e, report, err != nil); err == nil {
 			err = printErr
 		}
-		return err
+		if err != nil || opts.push.DryRun {
+			return err
+		}
+		return opts.record(report)
 	})
 }
 
@@ -117,13 +144,20 @@ func printReport(e *env, r *layoutsync.Report, failed bool) error {
 		}
 		line := syncTagResult{
 			Type: "tag", Tag: t.Tag, RefName: t.RefName, Digest: t.Digest,
-			Before: t.Before, State: string(t.State), Merged: t.Merged,
+			Before: t.Before, State: string(t.State), Merged: t.Merged, Repository: t.Repository,
 		}
-		merged := ""
-		if t.Merged {
-			merged = " (merged)"
+		note := ""
+		switch {
+		case t.Merged:
+			note = " (merged)"
+		case t.Delete:
+			note = " (deleted, named " + string(t.Before) + ")"
 		}
-		if err := e.confirm(line, "%s %s %s%s", t.State, t.Tag, t.Digest, merged); err != nil {
+		where := t.Tag
+		if t.Repository != "" {
+			where = t.Repository + ":" + t.Tag
+		}
+		if err := e.confirm(line, "%s %s %s%s", t.State, where, t.Digest, note); err != nil {
 			return err
 		}
 	}
