@@ -62,6 +62,10 @@ install: build ## install the program, its manual pages and shell completions be
 test: $(PEERS) ## run all tests
 	$(GO) test $(GOFLAGS_ALL) $(TESTFLAGS) ./...
 
+.PHONY: model
+model: ## check the model of the publish protocol (MODEL_N publishers)
+	scripts/model.sh
+
 .PHONY: fmt
 fmt: $(TOOLS)/gofumpt ## format the code
 	@$(TOOLS)/gofumpt -w $(GOFILES)

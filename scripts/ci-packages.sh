@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: scripts/ci-packages.sh [--list] [build|demo|test|lint]...   (no group: all of them)
+# usage: scripts/ci-packages.sh [--list] [build|demo|test|lint|model]...   (no group: all of them)
 #
 # The one place that names the Debian packages this project uses outside Go.
 # Installs those that are missing, with one apt-get update; as another user than
@@ -9,6 +9,7 @@
 #   demo   scripts/demo.sh: what build needs, and the clients that the demo shows
 #   test   go test ./...: the peers whose files we read and who read ours
 #   lint   make lint, go test -race
+#   model  make model
 set -euo pipefail
 export LC_ALL=C
 
@@ -29,8 +30,11 @@ packages() {
 	lint)
 		printf '%s\n' gcc libc6-dev shellcheck
 		;;
+	model)
+		printf '%s\n' gcc libc6-dev spin
+		;;
 	*)
-		printf 'ci-packages: %s: no such group (build, demo, test, lint)\n' "$1" >&2
+		printf 'ci-packages: %s: no such group (build, demo, test, lint, model)\n' "$1" >&2
 		return 64
 		;;
 	esac
@@ -41,7 +45,7 @@ if [ "${1-}" = --list ]; then
 	list=true
 	shift
 fi
-[ $# -gt 0 ] || set -- build demo test lint
+[ $# -gt 0 ] || set -- build demo test lint model
 
 wanted=()
 for group; do
