@@ -1,6 +1,11 @@
-// Package regtest runs the reference registry for tests: the real binary of
-// github.com/distribution/distribution v3 behind a small proxy of ours on a
-// free loopback port.
+// Package regtest has the registries of the tests: the reference registry, and
+// one in memory.
+//
+// [Start] runs the real binary of github.com/distribution/distribution v3
+// behind a small proxy of ours on a free loopback port. [NewMemory] makes a
+// strict registry inside the test, with a history of all changes, many more
+// faults, and a scheduler that holds requests; a test runs the same calls against
+// both and wants the same answers.
 //
 // The proxy counts every request, can answer any of them with a fault in place
 // of the registry, and adds what tests need around it: TLS with a private
