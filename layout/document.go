@@ -229,25 +229,14 @@ func decodeDescriptors(v strictjson.Value) ([]ocispec.Descriptor, error) {
 // EncodeManifest returns the canonical bytes of a manifest that we make: fixed
 // order of names, annotations sorted, no white space but one final newline.
 func EncodeManifest(m ocispec.Manifest) ([]byte, error) {
-	one := func(d *ocispec.Descriptor) strictjson.Value {
-		if d == nil {
-			return nil
-		}
-		return encodeDescriptor(*d, ocispec.Descriptor{}, nil)
+	x := NewManifest(m.Config)
+	x.SetArtifactType(m.ArtifactType)
+	for _, layer := range m.Layers {
+		x.AddLayer(layer)
 	}
-	layers := make([]strictjson.Value, len(m.Layers))
-	for i := range m.Layers {
-		layers[i] = one(&m.Layers[i])
-	}
-	var e merger
-	e.set("schemaVersion", true, strictjson.FromInt(2))
-	e.set("mediaType", true, strictjson.Quote(ocispec.MediaTypeImageManifest))
-	e.set("artifactType", true, encodeOptional(m.ArtifactType))
-	e.set("config", true, one(&m.Config))
-	e.set("layers", true, strictjson.FromItems(layers))
-	e.set("subject", true, one(m.Subject))
-	e.set("annotations", true, encodeAnnotations(m.Annotations))
-	raw := append(strictjson.FromMembers(e.result()), '\n')
+	x.SetSubject(m.Subject)
+	x.annotations = m.Annotations
+	raw := x.Bytes()
 	// What we write, we must be able to read.
 	d, err := ParseDocument(describe(raw, ocispec.MediaTypeImageManifest), bytes.Clone(raw))
 	if err != nil {

@@ -3,7 +3,6 @@ package layout
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -16,114 +15,50 @@ import (
 // edited. What it does not know of the document and of each entry, it keeps.
 // It may not be shared between goroutines while it changes.
 type Index struct {
-	raw     []byte
-	members []strictjson.Member // all, as parsed
+	body
 	entries []entry
-	changed bool
-
-	artifactType string
-	subject      *ocispec.Descriptor
-	annotations  map[string]string
-}
-
-type entry struct {
-	desc ocispec.Descriptor
-	was  ocispec.Descriptor  // as parsed
-	old  []strictjson.Member // as parsed
 }
 
 // NewIndex returns an index without entries.
-func NewIndex() *Index { return &Index{changed: true} }
+func NewIndex() *Index { return &Index{body: body{changed: true}} }
 
 // ParseIndex reads an index strictly; a document that is refused is
 // [ErrInvalid]. The mediaType may be absent (it is a SHOULD), but not that of
 // something else. The index keeps raw.
 func ParseIndex(raw []byte) (*Index, error) {
-	v, err := strictjson.Parse(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w index: %w", ErrInvalid, err)
-	}
-	x := &Index{raw: raw}
-	if x.members, err = members(v, documentNames); err != nil {
-		return nil, err
-	}
-	var version, manifests bool
-	for _, m := range x.members {
+	x := &Index{}
+	err := x.parse(raw, func(m strictjson.Member) (err error) {
 		switch m.Name {
-		case "schemaVersion":
-			version = true
-			err = checkSchemaVersion(m.Value)
 		case "mediaType":
 			var text string
 			if text, err = decodeOptional(m.Value); err == nil && text != "" && !IsIndex(text) {
 				err = fmt.Errorf("%q is not that of an index", text)
 			}
-		case "artifactType":
-			x.artifactType, err = decodeOptional(m.Value)
 		case "manifests":
-			manifests = true
 			x.entries, err = decodeEntries(m.Value)
-		case "subject":
-			x.subject, err = decodeOptionalDescriptor(m.Value)
-		case "annotations":
-			x.annotations, err = decodeMap(m.Value)
 		case "layers", "config", "fsLayers":
 			err = fmt.Errorf("an index with a part of a manifest")
 		}
-		if err != nil {
-			return nil, fmt.Errorf("index: %w", field(m.Name, err))
-		}
-	}
+		return err
+	})
 	switch {
-	case !version:
+	case err != nil:
+		return nil, fmt.Errorf("index: %w", err)
+	case !x.has("schemaVersion"):
 		return nil, fmt.Errorf("%w index: schemaVersion is missing", ErrInvalid)
-	case !manifests:
+	case !x.has("manifests"):
 		return nil, fmt.Errorf("%w index: manifests is missing", ErrInvalid)
 	}
 	return x, nil
-}
-
-func decodeEntries(v strictjson.Value) ([]entry, error) {
-	if v.Kind() == strictjson.Null {
-		return nil, nil
-	}
-	items, err := v.Items()
-	if err != nil {
-		return nil, err
-	}
-	entries := make([]entry, len(items))
-	for i, item := range items {
-		e := &entries[i]
-		if e.desc, e.old, err = decodeDescriptor(item); err != nil {
-			return nil, fmt.Errorf("entry %d: %w", i, err)
-		}
-		e.was = e.desc
-	}
-	return entries, nil
 }
 
 // Bytes returns the document: the very bytes that were parsed if nothing has
 // changed, else its canonical form (docs/format.md). The caller may not change
 // them.
 func (x *Index) Bytes() []byte {
-	if !x.changed {
-		return x.raw
+	if x.changed {
+		x.encode(indexNames, x.MediaType(), func(m *merger) { m.set("manifests", true, encodeEntries(x.entries)) })
 	}
-	items := make([]strictjson.Value, len(x.entries))
-	for i, e := range x.entries {
-		items[i] = encodeDescriptor(e.desc, e.was, e.old)
-	}
-	m := merger{old: x.members}
-	m.set("schemaVersion", true, strictjson.FromInt(2))
-	m.set("mediaType", true, strictjson.Quote(x.MediaType()))
-	m.set("artifactType", true, encodeOptional(x.artifactType))
-	m.set("manifests", true, strictjson.FromItems(items))
-	if x.subject == nil {
-		m.set("subject", true, nil)
-	}
-	m.set("annotations", true, encodeAnnotations(x.annotations))
-	x.raw = append(strictjson.FromMembers(strictjson.Canonical(m.result(), indexNames)), '\n')
-	x.changed = false
 	return x.raw
 }
 
@@ -143,7 +78,7 @@ func (x *Index) MediaType() string {
 // HasMediaType tells whether the body names its media type. Some clients refuse
 // an index that does not.
 func (x *Index) HasMediaType() bool {
-	return slices.ContainsFunc(x.members, func(m strictjson.Member) bool { return m.Name == "mediaType" }) || len(x.members) == 0
+	return x.has("mediaType") || len(x.members) == 0
 }
 
 // Descriptor returns the descriptor of [Index.Bytes].
@@ -157,13 +92,7 @@ func (x *Index) Descriptor() ocispec.Descriptor {
 func (x *Index) Len() int { return len(x.entries) }
 
 // Entries returns copies of the entries, in listed order.
-func (x *Index) Entries() []ocispec.Descriptor {
-	descs := make([]ocispec.Descriptor, len(x.entries))
-	for i, e := range x.entries {
-		descs[i] = cloneDescriptor(e.desc)
-	}
-	return descs
-}
+func (x *Index) Entries() []ocispec.Descriptor { return descriptorsOf(x.entries) }
 
 // Add appends an entry, also where an equal one is there.
 func (x *Index) Add(desc ocispec.Descriptor) {
@@ -182,54 +111,8 @@ func (x *Index) Remove(numbers ...int) {
 	if len(numbers) == 0 {
 		return
 	}
-	var kept []entry
-	for i, e := range x.entries {
-		if !slices.Contains(numbers, i) {
-			kept = append(kept, e)
-		}
-	}
-	x.entries = kept
+	x.entries = without(x.entries, numbers)
 	x.changed = true
-}
-
-// Annotations returns a copy of the annotations of the index itself.
-func (x *Index) Annotations() map[string]string { return maps.Clone(x.annotations) }
-
-// SetAnnotation sets one annotation of the index itself.
-func (x *Index) SetAnnotation(key, value string) {
-	x.annotations = maps.Clone(x.annotations)
-	if x.annotations == nil {
-		x.annotations = map[string]string{}
-	}
-	x.annotations[key] = value
-	x.changed = true
-}
-
-// DeleteAnnotation takes one annotation of the index itself out.
-func (x *Index) DeleteAnnotation(key string) {
-	if _, ok := x.annotations[key]; ok {
-		x.annotations = maps.Clone(x.annotations)
-		delete(x.annotations, key)
-		x.changed = true
-	}
-}
-
-// ArtifactType returns the artifactType of the index, "" if it has none.
-func (x *Index) ArtifactType() string { return x.artifactType }
-
-// SetArtifactType sets the artifactType; "" takes it out.
-func (x *Index) SetArtifactType(artifactType string) {
-	x.artifactType = artifactType
-	x.changed = true
-}
-
-// Subject returns what the index refers to, or nil.
-func (x *Index) Subject() *ocispec.Descriptor {
-	if x.subject == nil {
-		return nil
-	}
-	desc := cloneDescriptor(*x.subject)
-	return &desc
 }
 
 // Sort brings the entries into the order in which we write them: runtime

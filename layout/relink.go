@@ -24,44 +24,14 @@ func relinked(old, desc ocispec.Descriptor) ocispec.Descriptor {
 // their platform, annotations and unknown fields. It returns the documents
 // that changed because of it, children first.
 func (tx *Tx) Relink(ctx context.Context, old digest.Digest, desc ocispec.Descriptor) ([]Change, error) {
-	moved := map[digest.Digest]ocispec.Descriptor{old: desc}
-	var changes []Change
-	src := tx.Source()
-	for n, err := range Walk(ctx, src, tx.index.Entries(), &WalkOptions{ChildrenFirst: true, DocumentsOnly: true, indexesOnly: true}) {
-		if err != nil {
-			return nil, err
-		}
-		if n.Document == nil || !n.Document.IsIndex || n.Desc.Digest == old {
-			continue
-		}
-		x, err := ParseIndex(n.Document.Raw)
-		if err != nil {
-			return nil, err
-		}
-		if !relinkEntries(x, moved) {
-			continue
-		}
-		to, err := tx.putIndex(x)
-		if err != nil {
-			return nil, err
-		}
-		moved[n.Desc.Digest] = to
-		changes = append(changes, Change{Old: n.Desc, New: to})
+	e := tx.newEditor(nil)
+	e.links = true
+	e.replace = map[digest.Digest]outcome{old: {desc: desc, changed: true, retype: true, data: desc.Data}}
+	edit, err := e.run(ctx)
+	if err != nil {
+		return nil, err
 	}
-	relinkEntries(tx.index, moved)
-	tx.index.Sort()
-	return changes, nil
-}
-
-func relinkEntries(x *Index, moved map[digest.Digest]ocispec.Descriptor) bool {
-	changed := false
-	for i, e := range x.Entries() {
-		if to, ok := moved[e.Digest]; ok {
-			x.Set(i, relinked(e, to))
-			changed = true
-		}
-	}
-	return changed
+	return edit.Changes, nil
 }
 
 // A Removal is an entry that [Tx.RemoveEntries] took out.

@@ -1,0 +1,207 @@
+package layout
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ReferredBy says how a referrer names what it refers to.
+type ReferredBy string
+
+// How referrers name what they refer to.
+const (
+	// BySubject is the field subject of a manifest or index.
+	BySubject ReferredBy = "subject"
+	// ByRefName is a ref name made of the digest: sha256-HEX.sig, .att or .sbom
+	// as cosign writes it, or sha256-HEX, the list of referrers of registries
+	// that keep none (distribution-spec, "Referrers Tag Schema").
+	ByRefName ReferredBy = "refName"
+	// ByAnnotation is the annotation that BuildKit gives the entry of an
+	// attestation.
+	ByAnnotation ReferredBy = "annotation"
+)
+
+// A Referrer is a document that says something about another one: a signature,
+// an attestation, an SBOM.
+type Referrer struct {
+	Desc    ocispec.Descriptor // as it is listed, with the artifact type of the document
+	Subject digest.Digest      // what it refers to
+	By      ReferredBy
+}
+
+// A ReferrerLister is a [Source] that knows what refers to a digest without
+// reading all that it has: a repository of a registry. What it returns stands
+// for all but attestations of BuildKit.
+type ReferrerLister interface {
+	Referrers(ctx context.Context, d digest.Digest) ([]Referrer, error)
+}
+
+const annotationAttested = "vnd.docker.reference.digest"
+
+// attestedDigest returns what an attestation of BuildKit is about, or "".
+func attestedDigest(desc ocispec.Descriptor) digest.Digest {
+	if !IsAttestation(desc) {
+		return ""
+	}
+	d, err := ParseDigest(desc.Annotations[annotationAttested])
+	if err != nil {
+		return ""
+	}
+	return d
+}
+
+var referrerGrammar = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{119,128})(\.(?:sig|att|sbom))?$`)
+
+// referrerRefName returns the digest that a ref name of a referrer is made of;
+// list tells whether it is that of a list of referrers. Other ref names give "".
+// A registry cuts the name of a sha512 list at 128 characters; such a name is
+// no digest, and is not taken for one.
+func referrerRefName(refName string) (d digest.Digest, list bool) {
+	m := referrerGrammar.FindStringSubmatch(refName[strings.LastIndexByte(refName, ':')+1:])
+	if m == nil {
+		return "", false
+	}
+	d, err := ParseDigest(strings.Replace(m[1], "-", ":", 1))
+	if err != nil {
+		return "", false
+	}
+	return d, m[2] == ""
+}
+
+// moveRefName puts one digest in the place of another in a ref name.
+func moveRefName(refName string, from, to digest.Digest) string {
+	dashed := func(d digest.Digest) string { return strings.Replace(string(d), ":", "-", 1) }
+	i := strings.LastIndexByte(refName, ':') + 1
+	return refName[:i] + strings.Replace(refName[i:], dashed(from), dashed(to), 1)
+}
+
+// IsReferrerRefName tells whether refName, a tag or a full reference, is made
+// of the digest that its content refers to: sha256-HEX, or that with .sig, .att
+// or .sbom.
+func IsReferrerRefName(refName string) bool {
+	d, _ := referrerRefName(refName)
+	return d != ""
+}
+
+func newReferrer(doc *Document, desc ocispec.Descriptor, subject digest.Digest, by ReferredBy) Referrer {
+	if desc.ArtifactType == "" {
+		desc.ArtifactType = doc.ArtifactType
+	}
+	return Referrer{Desc: desc, Subject: subject, By: by}
+}
+
+// Referrers returns what refers to d, in the order in which src lists it:
+// documents with d as their subject anywhere below index.json, entries of
+// index.json and of lists of referrers whose ref name is made of d, and
+// attestations of BuildKit. What refers to those is not looked for. None is no
+// error, and d itself need not be there.
+func Referrers(ctx context.Context, src Source, d digest.Digest) ([]Referrer, error) {
+	return NewReferrerSet(src).Of(ctx, d)
+}
+
+// A ReferrerSet finds referrers in one source, which it reads once. It may not
+// be shared between goroutines.
+type ReferrerSet struct {
+	src  Source
+	all  map[digest.Digest][]Referrer
+	read bool
+}
+
+// NewReferrerSet returns a set that reads src when it is first asked.
+func NewReferrerSet(src Source) *ReferrerSet {
+	return &ReferrerSet{src: src, all: map[digest.Digest][]Referrer{}}
+}
+
+// Of does what [Referrers] does.
+func (s *ReferrerSet) Of(ctx context.Context, d digest.Digest) ([]Referrer, error) {
+	if lister, ok := s.src.(ReferrerLister); ok {
+		if found, ok := s.all[d]; ok {
+			return found, nil
+		}
+		found, err := lister.Referrers(ctx, d)
+		if err == nil {
+			s.all[d] = found
+		}
+		return found, err
+	}
+	if !s.read {
+		if err := s.scan(ctx); err != nil {
+			return nil, err
+		}
+		s.read = true
+	}
+	return s.all[d], nil
+}
+
+// scan reads all documents of the source. One that is not there refers to
+// nothing.
+func (s *ReferrerSet) scan(ctx context.Context) error {
+	x, err := s.src.Index(ctx)
+	if err != nil {
+		return err
+	}
+	clear(s.all)
+	roots := x.Entries()
+	for _, desc := range roots {
+		if d, _ := referrerRefName(RefName(desc)); d != "" {
+			s.add(Referrer{Desc: desc, Subject: d, By: ByRefName})
+		}
+	}
+	for n, err := range Walk(ctx, s.src, roots, &WalkOptions{NoSubjects: true, DocumentsOnly: true, Sparse: true, KeepGoing: true}) {
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n.Document == nil {
+			continue
+		}
+		if subject := n.Document.Subject; subject != nil {
+			s.add(newReferrer(n.Document, n.Desc, subject.Digest, BySubject))
+		}
+		list, isList := referrerRefName(RefName(n.Desc))
+		for _, desc := range n.Document.Manifests {
+			if d := attestedDigest(desc); d != "" {
+				s.add(Referrer{Desc: desc, Subject: d, By: ByAnnotation})
+			}
+			if isList && len(n.Parents) == 0 {
+				s.add(Referrer{Desc: desc, Subject: list, By: ByRefName})
+			}
+		}
+	}
+	// Entries of lists are mostly documents that were met with their subject.
+	for d, found := range s.all {
+		s.all[d] = dropListed(found)
+	}
+	return nil
+}
+
+func (s *ReferrerSet) add(r Referrer) { s.all[r.Subject] = append(s.all[r.Subject], r) }
+
+// dropListed leaves out entries that come again, and lists of referrers whose
+// entries come for themselves.
+func dropListed(found []Referrer) []Referrer {
+	bySubject := map[digest.Digest]bool{}
+	for _, r := range found {
+		if r.By == BySubject {
+			bySubject[r.Desc.Digest] = true
+		}
+	}
+	seen := map[digest.Digest]bool{}
+	var kept []Referrer
+	for _, r := range found {
+		_, list := referrerRefName(RefName(r.Desc))
+		if seen[r.Desc.Digest] || list || r.By != BySubject && bySubject[r.Desc.Digest] {
+			continue
+		}
+		seen[r.Desc.Digest] = true
+		kept = append(kept, r)
+	}
+	return kept
+}
