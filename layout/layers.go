@@ -79,6 +79,26 @@ func (sel LayerSelector) Layers(doc *Document) ([]Layer, error) {
 	return []Layer{layer}, nil
 }
 
+// Layer is [LayerSelector.Layers] where exactly one layer is wanted: none is
+// [ErrNotFound], more are [ErrAmbiguous], and the error lists them.
+func (sel LayerSelector) Layer(doc *Document) (Layer, error) {
+	layers, err := sel.Layers(doc)
+	switch {
+	case err != nil:
+		return Layer{}, err
+	case len(layers) == 0:
+		return Layer{}, fmt.Errorf("manifest %s: %s: %w", doc.Descriptor.Digest, sel, ErrNotFound)
+	case len(layers) > 1:
+		var b strings.Builder
+		for _, layer := range layers {
+			b.WriteString("\n  " + layer.String())
+		}
+		err := fmt.Errorf("manifest %s: %s: %w: %d candidates%s", doc.Descriptor.Digest, sel, ErrAmbiguous, len(layers), b.String())
+		return Layer{}, WithHint(err, "choose one with --layer")
+	}
+	return layers[0], nil
+}
+
 func (sel LayerSelector) check() error {
 	if _, err := path.Match(sel.Title, ""); err != nil {
 		return fmt.Errorf("%w glob %q: %w", ErrInvalid, sel.Title, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -184,8 +185,8 @@ func (s *ReferrerSet) scan(ctx context.Context) error {
 
 func (s *ReferrerSet) add(r Referrer) { s.all[r.Subject] = append(s.all[r.Subject], r) }
 
-// dropListed leaves out entries that come again, and lists of referrers whose
-// entries come for themselves.
+// dropListed leaves out entries that come again, and lists of referrers all
+// entries of which come for themselves, by their subject.
 func dropListed(found []Referrer) []Referrer {
 	bySubject := map[digest.Digest]bool{}
 	for _, r := range found {
@@ -193,15 +194,105 @@ func dropListed(found []Referrer) []Referrer {
 			bySubject[r.Desc.Digest] = true
 		}
 	}
+	isList := func(r Referrer) bool {
+		_, list := referrerRefName(RefName(r.Desc))
+		return list
+	}
+	only := slices.ContainsFunc(found, func(r Referrer) bool {
+		return r.By == ByRefName && RefName(r.Desc) == "" && !bySubject[r.Desc.Digest]
+	})
 	seen := map[digest.Digest]bool{}
 	var kept []Referrer
 	for _, r := range found {
-		_, list := referrerRefName(RefName(r.Desc))
-		if seen[r.Desc.Digest] || list || r.By != BySubject && bySubject[r.Desc.Digest] {
+		if seen[r.Desc.Digest] || isList(r) && !only || r.By != BySubject && bySubject[r.Desc.Digest] {
 			continue
 		}
 		seen[r.Desc.Digest] = true
 		kept = append(kept, r)
 	}
 	return kept
+}
+
+// ReferrersBelow returns what refers to roots, to documents below them, and to
+// those referrers in turn: all that has to come along when roots are copied and
+// does not, because roots do not reach it. Each comes once, with the ref name
+// of its entry if that is made of a digest. A list of referrers comes along if
+// it names what has no subject.
+func ReferrersBelow(ctx context.Context, src Source, roots []ocispec.Descriptor) ([]Referrer, error) {
+	b := referrersBelow{src: src, set: NewReferrerSet(src), reached: map[digest.Digest]bool{}, named: map[string]bool{}}
+	for _, desc := range roots {
+		b.named[RefName(desc)] = true
+	}
+	if err := b.reach(ctx, roots); err != nil {
+		return nil, err
+	}
+	for len(b.queue) > 0 {
+		d := b.queue[0]
+		b.queue = b.queue[1:]
+		if err := b.refer(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	return b.found, nil
+}
+
+type referrersBelow struct {
+	src     Source
+	set     *ReferrerSet
+	reached map[digest.Digest]bool
+	named   map[string]bool // ref names that come along
+	queue   []digest.Digest // documents whose referrers were not looked for
+	found   []Referrer
+}
+
+func (b *referrersBelow) reach(ctx context.Context, roots []ocispec.Descriptor) error {
+	for n, err := range Walk(ctx, b.src, roots, &WalkOptions{DocumentsOnly: true, Sparse: true}) {
+		if err != nil {
+			return err
+		}
+		if n.Document != nil && !b.reached[n.Desc.Digest] {
+			b.reached[n.Desc.Digest] = true
+			b.queue = append(b.queue, n.Desc.Digest)
+		}
+	}
+	return nil
+}
+
+func (b *referrersBelow) refer(ctx context.Context, d digest.Digest) error {
+	found, err := b.set.Of(ctx, d)
+	if err != nil {
+		return err
+	}
+	for _, r := range found {
+		name := RefName(r.Desc)
+		if !IsReferrerRefName(name) {
+			name = ""
+			r.Desc = withoutRefName(r.Desc)
+		}
+		if b.reached[r.Desc.Digest] && (name == "" || b.named[name]) {
+			continue
+		}
+		err := b.reach(ctx, []ocispec.Descriptor{r.Desc})
+		if errors.Is(err, ErrNotFound) && name == "" {
+			continue // listed, but not there
+		}
+		if err != nil {
+			return err
+		}
+		b.named[name] = true
+		b.found = append(b.found, r)
+	}
+	return nil
+}
+
+// withoutRefName returns desc as it is called outside of index.json.
+func withoutRefName(desc ocispec.Descriptor) ocispec.Descriptor {
+	if RefName(desc) == "" {
+		return desc
+	}
+	desc = cloneDescriptor(desc)
+	if delete(desc.Annotations, ocispec.AnnotationRefName); len(desc.Annotations) == 0 {
+		desc.Annotations = nil
+	}
+	return desc
 }

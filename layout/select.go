@@ -2,6 +2,7 @@ package layout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -232,4 +233,35 @@ func configPlatform(desc ocispec.Descriptor, raw []byte) (*ocispec.Platform, err
 		return nil, nil
 	}
 	return p, nil
+}
+
+// Beside returns the artifact manifests, no images and no attestations, that
+// stand in the same index as m, in listed order; beside an entry of index.json
+// there are none.
+func Beside(ctx context.Context, src Source, m Match) ([]Match, error) {
+	if len(m.Parents) == 0 {
+		return nil, nil
+	}
+	above := m.Parents[len(m.Parents)-1]
+	doc, err := ReadDocument(ctx, src, above)
+	if err != nil {
+		return nil, err
+	}
+	var beside []Match
+	for _, desc := range doc.Manifests {
+		if desc.Digest == m.Desc.Digest || !IsManifest(desc.MediaType) || IsAttestation(desc) {
+			continue
+		}
+		other, err := ReadDocument(ctx, src, desc)
+		if errors.Is(err, ErrNotFound) {
+			continue // a sparse index
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !other.IsImage() {
+			beside = append(beside, Match{Desc: desc, Document: other, Parents: m.Parents, RefName: m.RefName})
+		}
+	}
+	return beside, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -123,6 +124,7 @@ func artifactPlan(c *cli.Context, opts *addArtifactOptions) (m ocispec.Manifest,
 	titles := map[string]string{}
 	for _, operand := range c.Args().Tail() {
 		f := splitMediaType(operand)
+		f.mediaType = cmp.Or(f.mediaType, "application/octet-stream")
 		title := filepath.Base(f.path)
 		if other, twice := titles[title]; twice {
 			return fail(usagef(c, "%s and %s have one base name: layers are told apart by it", other, f.path))
@@ -134,17 +136,17 @@ func artifactPlan(c *cli.Context, opts *addArtifactOptions) (m ocispec.Manifest,
 }
 
 // splitMediaType cuts FILE:MEDIATYPE at the first colon behind which there is a
-// media type, unless the whole is a file.
+// media type, unless the whole is a file. The media type may be missing.
 func splitMediaType(operand string) artifactFile {
 	if _, err := os.Lstat(operand); err == nil {
-		return artifactFile{operand, "application/octet-stream"}
+		return artifactFile{path: operand}
 	}
 	for i := range operand {
 		if operand[i] == ':' && mediaTypeGrammar.MatchString(operand[i+1:]) {
 			return artifactFile{operand[:i], operand[i+1:]}
 		}
 	}
-	return artifactFile{operand, "application/octet-stream"}
+	return artifactFile{path: operand}
 }
 
 func artifactAnnotations(c *cli.Context, created string) (map[string]string, error) {
