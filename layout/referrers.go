@@ -3,6 +3,7 @@ package layout
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -261,7 +262,7 @@ func (b *referrersBelow) reach(ctx context.Context, roots []ocispec.Descriptor) 
 func (b *referrersBelow) refer(ctx context.Context, d digest.Digest) error {
 	found, err := b.set.Of(ctx, d)
 	if err != nil {
-		return err
+		return WithHint(fmt.Errorf("look for referrers: %w", err), "--no-referrers leaves out what refers to the content")
 	}
 	for _, r := range found {
 		name := RefName(r.Desc)

@@ -1,7 +1,6 @@
 package layout
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -9,15 +8,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// relinked returns the entry old with the content of desc.
-func relinked(old, desc ocispec.Descriptor) ocispec.Descriptor {
-	old.MediaType, old.Digest, old.Size, old.ArtifactType = desc.MediaType, desc.Digest, desc.Size, desc.ArtifactType
-	if !bytes.Equal(old.Data, desc.Data) {
-		old.Data = desc.Data
-	}
-	return old
-}
 
 // Relink puts desc in the place of the digest old, in every index that
 // index.json reaches, at any depth, and in index.json itself. Entries keep
@@ -45,7 +35,7 @@ type Removal struct {
 // they reach. Indexes that lose something are written anew, and so are those
 // above them. Nothing found is no error.
 func (tx *Tx) RemoveEntries(ctx context.Context, numbers []int, gone map[digest.Digest]bool) ([]Removal, error) {
-	r := remover{tx: tx, gone: gone, done: map[digest.Digest]ocispec.Descriptor{}}
+	r := remover{tx: tx, gone: gone, done: map[digest.Digest]outcome{}}
 	entries := tx.index.Entries()
 	var remove []int
 	for _, i := range numbers {
@@ -70,7 +60,7 @@ func (tx *Tx) RemoveEntries(ctx context.Context, numbers []int, gone map[digest.
 type remover struct {
 	tx       *Tx
 	gone     map[digest.Digest]bool
-	done     map[digest.Digest]ocispec.Descriptor // indexes that were seen, and what they became
+	done     map[digest.Digest]outcome // indexes that were seen, and what they became
 	removals []Removal
 }
 
@@ -90,20 +80,17 @@ func (r *remover) rewrite(ctx context.Context, desc ocispec.Descriptor, into str
 		}
 		r.done[desc.Digest] = to
 	}
-	if to.Digest == desc.Digest {
-		return desc, nil
-	}
-	return relinked(desc, to), nil
+	return to.at(desc), nil
 }
 
-func (r *remover) edit(ctx context.Context, desc ocispec.Descriptor, into string, depth int) (ocispec.Descriptor, error) {
+func (r *remover) edit(ctx context.Context, desc ocispec.Descriptor, into string, depth int) (to outcome, err error) {
 	doc, err := ReadDocument(ctx, r.tx.Source(), desc)
 	if err != nil {
-		return desc, err
+		return to, err
 	}
 	x, err := ParseIndex(doc.Raw)
 	if err != nil {
-		return desc, err
+		return to, err
 	}
 	var remove []int
 	changed := false
@@ -113,20 +100,22 @@ func (r *remover) edit(ctx context.Context, desc ocispec.Descriptor, into string
 			remove = append(remove, i)
 			continue
 		}
-		to, err := r.rewrite(ctx, entry, into, depth+1)
+		now, err := r.rewrite(ctx, entry, into, depth+1)
 		if err != nil {
-			return desc, err
+			return to, err
 		}
-		if to.Digest != entry.Digest {
-			x.Set(i, to)
+		if now.Digest != entry.Digest {
+			x.Set(i, now)
 			changed = true
 		}
 	}
 	if !changed && len(remove) == 0 {
-		return desc, nil
+		return to, nil
 	}
 	x.Remove(remove...)
-	return r.tx.putIndex(x)
+	to = outcome{changed: true, data: x.Bytes()}
+	to.desc, err = r.tx.putIndex(x)
+	return to, err
 }
 
 // putIndex makes x part of the edit.

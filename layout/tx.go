@@ -338,6 +338,7 @@ func (tx *Tx) EditIndex(ctx context.Context, refName string, create bool, fn fun
 			return ocispec.Descriptor{}, err
 		}
 	}
+	before := x.ArtifactType()
 	if err := fn(x); err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -350,6 +351,6 @@ func (tx *Tx) EditIndex(ctx context.Context, refName string, create bool, fn fun
 		tx.SetRef(refName, desc)
 		return desc, nil
 	}
-	tx.index.Set(found[0], relinked(old, desc))
+	tx.index.Set(found[0], link(old, outcome{desc: desc, changed: true, retype: desc.ArtifactType != before, data: x.Bytes()}))
 	return desc, nil
 }

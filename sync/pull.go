@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
-	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -67,11 +65,9 @@ type puller struct {
 	s    *layout.Stage
 	opts *PullOptions
 
-	pulled   []Pulled
-	known    map[pulledKey]bool     // what is in pulled
-	seen     map[digest.Digest]bool // documents whose referrers were looked for
-	tags     *tagSet
-	unlisted atomic.Bool // the registry keeps no lists of referrers
+	pulled []Pulled
+	known  map[pulledKey]bool     // what is in pulled
+	seen   map[digest.Digest]bool // documents whose referrers were looked for
 }
 
 // A pulledKey is a digest under a ref name; without one, under any or none.
@@ -138,11 +134,6 @@ func (p *puller) referrers(ctx context.Context, roots []ocispec.Descriptor) erro
 		documents, err := p.documents(ctx, roots)
 		if err != nil {
 			return err
-		}
-		if p.tags == nil && len(documents) > 0 {
-			if p.tags, err = p.r.tagSet(ctx); err != nil {
-				return err
-			}
 		}
 		found, err := p.referrersOfAll(ctx, documents)
 		if err != nil {
@@ -213,54 +204,15 @@ func (p *puller) referrersOfAll(ctx context.Context, documents []digest.Digest) 
 
 // referrersOf asks the registry what refers to d.
 func (p *puller) referrersOf(ctx context.Context, d digest.Digest) ([]Pulled, error) {
-	var list []ocispec.Descriptor
-	err := errors.ErrUnsupported
-	if !p.unlisted.Load() {
-		list, err = p.r.client.Referrers(ctx, d)
-	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		p.unlisted.Store(true)
-		list, err = p.listed(ctx, d)
-	}
+	list, err := p.r.Referrers(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	var found []Pulled
-	for _, desc := range list {
-		if !isDocument(desc) {
-			return nil, fmt.Errorf("%w list of referrers of %s: %s is a %.100q", layout.ErrInvalid, d, desc.Digest, desc.MediaType)
-		}
-		delete(desc.Annotations, ocispec.AnnotationRefName)
-		found = append(found, Pulled{Desc: desc, Subject: d})
-	}
-	for _, suffix := range []string{"sig", "att", "sbom"} {
-		tag := strings.Replace(string(d), ":", "-", 1) + "." + suffix
-		desc, ok, err := p.tags.resolve(ctx, tag)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			found = append(found, Pulled{Desc: named(desc, tag), Subject: d})
-		}
+	found := make([]Pulled, len(list))
+	for i, r := range list {
+		found[i] = Pulled{Desc: r.Desc, Subject: d}
 	}
 	return found, nil
-}
-
-// listed reads the list of referrers that clients keep under a tag.
-func (p *puller) listed(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
-	tag := referrersTag(d)
-	desc, ok, err := p.tags.resolve(ctx, tag)
-	if err != nil || !ok {
-		return nil, err
-	}
-	if !layout.IsIndex(desc.MediaType) {
-		return nil, fmt.Errorf("%s:%s: %w list of referrers: a %.100q", p.r, tag, layout.ErrInvalid, desc.MediaType)
-	}
-	doc, err := layout.ReadDocument(ctx, p.r, desc)
-	if err != nil {
-		return nil, err
-	}
-	return doc.Manifests, nil
 }
 
 // orphans stages lists of referrers to nothing that was pulled, as they are:

@@ -26,7 +26,7 @@ type PushOptions struct {
 	// Registry says how to reach the registry.
 	Registry RegistryOptions
 	// Targets are what to push; nil means every entry of index.json, as
-	// [Targets] gives them.
+	// [Targets] gives them, and what refers to it, as [ReferrerTargets] does.
 	Targets []Target
 	// Merge keeps entries that only the registry has: the tag then names an
 	// index of both sides' entries, in which ours count where a key is in both.
@@ -76,6 +76,11 @@ func push(ctx context.Context, src layout.Source, dest Repository, opts *PushOpt
 		if targets, err = Targets(ctx, src, layout.Reference{}, ""); err != nil {
 			return err
 		}
+		more, err := ReferrerTargets(ctx, src, targets)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, more...)
 	} else if err := checkTargets(src, targets); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containers/image/v5/docker/reference"
 	"github.com/opencontainers/go-digest"
@@ -33,6 +34,9 @@ type Remote struct {
 	first     []ocispec.Descriptor // what opening has found, for the first Index
 	documents map[digest.Digest][]byte
 	room      int // bytes that documents may still take
+
+	unlisted atomic.Bool // the registry keeps no lists of referrers
+	tags     *tagSet     // once it was asked for
 }
 
 // keepDocuments bounds the bytes of manifests that a Remote remembers, as a

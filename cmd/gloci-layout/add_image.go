@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
@@ -15,7 +16,8 @@ func newAddImageCommand(e *env) *cli.Command {
 	var opts addImageOptions
 	return &cli.Command{
 		Name: "image", Usage: "add images or artifacts of other sources", ArgsUsage: "LAYOUT SOURCE...",
-		Description: "Copies what each SOURCE names, with all that belongs to it; every byte and digest stays as it is. " +
+		Description: "Copies what each SOURCE names, with all that belongs to it and all that refers to it, such as signatures and SBOMs, unless --no-referrers; " +
+			"every byte and digest stays as it is. " +
 			"A SOURCE without ref name or digest has to name exactly one thing, unless --all says otherwise.\n\n" +
 			"It is stored under the ref name that it has there, or under that of --ref. " +
 			"A ref name that names something else is moved, unless it names an index whose entries " +
@@ -28,6 +30,7 @@ func newAddImageCommand(e *env) *cli.Command {
 			&cli.StringFlag{Name: "into", Usage: "make it an entry of the index `INDEXREF`", Destination: &opts.into},
 			&cli.StringFlag{Name: "platform", Usage: "the `PLATFORM` of that entry, or of the wanted entry of an index; else the image says it", Destination: &opts.platform},
 			&cli.BoolFlag{Name: "all", Usage: "add all that the source names", Destination: &opts.all},
+			&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to the images and to what they name", Destination: &opts.noReferrers},
 			replaceFlag(&opts.replace),
 		}, opts.from.flags()...),
 		Action: func(c *cli.Context) error { return runAddImage(c, e, &opts) },
@@ -37,6 +40,7 @@ func newAddImageCommand(e *env) *cli.Command {
 type addImageOptions struct {
 	ref, into, platform string
 	all, replace        bool
+	noReferrers         bool
 	from                sourceFlags
 }
 
@@ -61,11 +65,11 @@ func runAddImage(c *cli.Context, e *env, opts *addImageOptions) error {
 	ctx := c.Context
 	var changes []changeResult
 	err = e.stage(ctx, layoutPath(c.Args().First()), func(s *layout.Stage) error {
-		var descs []ocispec.Descriptor
+		var descs, referrers []ocispec.Descriptor
 		for _, operand := range c.Args().Tail() {
 			err := opts.from.with(c, e, operand, func(src layout.Source, ref layout.Reference) error {
-				found, err := copyFrom(ctx, e, s, src, ref, opts.all)
-				descs = append(descs, found...)
+				found, along, err := copyFrom(ctx, e, s, src, ref, opts)
+				descs, referrers = append(descs, found...), append(referrers, along...)
 				return err
 			})
 			if err != nil {
@@ -76,7 +80,11 @@ func runAddImage(c *cli.Context, e *env, opts *addImageOptions) error {
 			return usagef(c, "--ref names one thing, and the sources have %d", len(descs))
 		}
 		return s.Update(ctx, func(tx *layout.Tx) error {
-			changes, err = putAll(ctx, tx, descs, opts, platform)
+			if changes, err = putAll(ctx, tx, descs, opts, platform); err != nil {
+				return err
+			}
+			put, err := putReferrers(ctx, tx, referrers)
+			changes = append(changes, put...)
 			return err
 		})
 	})
@@ -86,11 +94,9 @@ func runAddImage(c *cli.Context, e *env, opts *addImageOptions) error {
 	return e.confirmChanges(changes)
 }
 
-// copyFrom stages what ref names of src.
-func copyFrom(ctx context.Context, e *env, s *layout.Stage, src layout.Source, ref layout.Reference, all bool) ([]ocispec.Descriptor, error) {
-	var descs []ocispec.Descriptor
-	var err error
-	if all {
+// copyFrom stages what ref names of src, and what refers to it.
+func copyFrom(ctx context.Context, e *env, s *layout.Stage, src layout.Source, ref layout.Reference, opts *addImageOptions) (descs, along []ocispec.Descriptor, err error) {
+	if opts.all {
 		descs, err = layout.Resolve(ctx, src, ref.RefName, ref.Digest)
 	} else {
 		var desc ocispec.Descriptor
@@ -98,11 +104,34 @@ func copyFrom(ctx context.Context, e *env, s *layout.Stage, src layout.Source, r
 		descs = []ocispec.Descriptor{desc}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if !opts.noReferrers {
+		referrers, err := layout.ReferrersBelow(ctx, src, descs)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, r := range referrers {
+			along = append(along, r.Desc)
+		}
 	}
 	p := e.startProgress("copy", false)
 	defer p.stop()
-	return descs, s.CopyTree(ctx, src, descs, &layout.CopyOptions{Progress: p.event})
+	return descs, along, s.CopyTree(ctx, src, slices.Concat(descs, along), &layout.CopyOptions{Progress: p.event})
+}
+
+// putReferrers gives referrers their entries.
+func putReferrers(ctx context.Context, tx *layout.Tx, referrers []ocispec.Descriptor) ([]changeResult, error) {
+	var changes []changeResult
+	for _, desc := range referrers {
+		if name := layout.RefName(desc); name == "" {
+			addUnnamed(tx.Index(), desc)
+		} else if err := setRef(ctx, tx, name, desc, false); err != nil {
+			return nil, err
+		}
+		changes = append(changes, newChange("added", desc))
+	}
+	return changes, nil
 }
 
 func putAll(ctx context.Context, tx *layout.Tx, descs []ocispec.Descriptor, opts *addImageOptions, platform *ocispec.Platform) ([]changeResult, error) {

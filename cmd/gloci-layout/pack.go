@@ -16,11 +16,12 @@ func newPackCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "pack", Usage: "write a layout to one file", ArgsUsage: "SOURCE FILE.oci",
 		Description: "FILE.oci is a tar with index.json, oci-layout and all content that index.json reaches; - is stdout. " +
-			"With SOURCE:REFNAME only what that ref name names. A name that ends in .gz or .zst is compressed so.\n\n" +
+			"With SOURCE:REFNAME only what that ref name names, and what refers to that or to what it names: signatures, attestations, SBOMs. A name that ends in .gz or .zst is compressed so.\n\n" +
 			"The same content gives the same bytes: times are those of SOURCE_DATE_EPOCH, else 1970. " +
 			"FILE.oci appears whole or not at all.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "all", Usage: "pack blobs that nothing names too", Destination: &opts.all},
+			&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to SOURCE:REFNAME and what it names", Destination: &opts.noReferrers},
 			&cli.StringFlag{Name: "compress", Usage: "compress as `FORMAT` none, gzip or zstd", Destination: &opts.compress},
 			&cli.IntFlag{Name: "level", Usage: "compress at `LEVEL`: gzip 1 to 9, zstd 1 to 22; 0 means the usual one", Destination: &opts.level},
 		}, opts.from.flags()...),
@@ -29,10 +30,10 @@ func newPackCommand(e *env) *cli.Command {
 }
 
 type packOptions struct {
-	all      bool
-	compress string
-	level    int
-	from     sourceFlags
+	all, noReferrers bool
+	compress         string
+	level            int
+	from             sourceFlags
 }
 
 type packResult struct {
@@ -43,7 +44,7 @@ type packResult struct {
 
 func runPack(c *cli.Context, e *env, opts *packOptions) error {
 	file := c.Args().Get(1)
-	po := archive.PackOptions{All: opts.all, Level: opts.level, Compression: compress.FormatOfName(file)}
+	po := archive.PackOptions{All: opts.all, NoReferrers: opts.noReferrers, Level: opts.level, Compression: compress.FormatOfName(file)}
 	var err error
 	if opts.compress != "" {
 		if po.Compression, err = compress.ParseFormat(opts.compress); err != nil {

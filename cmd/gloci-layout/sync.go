@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
@@ -16,6 +17,7 @@ func newSyncCommand(e *env) *cli.Command {
 	flags := append([]cli.Flag{
 		&cli.BoolFlag{Name: "merge", Usage: "keep entries that only the repository has: the tag gets an index of both sides' entries", Destination: &opts.push.Merge},
 		&cli.BoolFlag{Name: "replace", Usage: "drop entries that only the repository has", Destination: &opts.push.Replace},
+		&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to the chosen ref names and what they name, signatures and the like", Destination: &opts.noReferrers},
 		&cli.BoolFlag{Name: "sparse", Usage: "allow for members of indexes that neither side has; the registry may refuse such an index", Destination: &opts.push.Sparse},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent", Destination: &opts.push.DryRun},
 		&cli.BoolFlag{Name: "prune", Usage: "delete tags of the repository that SOURCE has not, last of all", Destination: &opts.push.Prune},
@@ -30,7 +32,9 @@ func newSyncCommand(e *env) *cli.Command {
 		Name: "sync", Usage: "make a repository of a registry hold what a source has", ArgsUsage: "SOURCE docker://HOST/REPO[:TAG]",
 		Description: "All ref names of SOURCE become tags; of a full reference, host/repo:tag, the tag. " +
 			"With SOURCE:REFNAME only that, and then TAG may give it another name. " +
-			"Every byte and digest stays as it is.\n\n" +
+			"Every byte and digest stays as it is. " +
+			"What refers to the content, such as signatures, attestations and SBOMs, goes along, and tags of cosign are moved before all others; " +
+			"where the registry keeps no lists of referrers, those under tags sha256-HEX are kept up.\n\n" +
 			"First it finds out what is missing; then blobs and manifests are sent by digest; tags are moved last, " +
 			"when all is there. If a tag fails, those moved before are put back. " +
 			"A tag that names the right digest already costs one request.\n\n" +
@@ -50,6 +54,7 @@ type syncOptions struct {
 	choice               choiceFlags
 	digestFile, lockFile string
 	jobs                 int
+	noReferrers          bool
 	common, dest         registryFlags
 	from                 sourceFlags
 }
@@ -120,6 +125,14 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 		}
 		if opts.digestFile != "" && len(opts.push.Targets) != 1 {
 			return usagef(c, "--digest-file is for one tag, and SOURCE has %d; --lock-file takes any number", len(opts.push.Targets))
+		}
+		if !opts.noReferrers {
+			more, err := layoutsync.ReferrerTargets(c.Context, src, opts.push.Targets)
+			if err != nil {
+				return err
+			}
+			more = slices.DeleteFunc(more, func(t layoutsync.Target) bool { return choice.Excludes(t.RefName) })
+			opts.push.Targets = append(opts.push.Targets, more...)
 		}
 		p := e.startProgress("push", true)
 		opts.push.Progress = p.event

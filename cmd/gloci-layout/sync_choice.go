@@ -88,7 +88,8 @@ func (opts *syncOptions) record(r *layoutsync.Report) error {
 			name = t.Repository + ":" + t.Tag
 		}
 		lock.Tags[name] = lockedTag{RefName: t.RefName, Digest: t.Digest}
-		if opts.digestFile != "" {
+		// Tags of signatures come along behind the one that was asked for.
+		if opts.digestFile != "" && t.Tag == opts.push.Targets[0].Tag {
 			if err := writeFile(opts.digestFile, []byte(t.Digest)); err != nil {
 				return err
 			}

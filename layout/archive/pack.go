@@ -27,6 +27,9 @@ type PackOptions struct {
 	// RefNames packs only the entries with these ref names, as
 	// [layout.Index.FindRef] finds them, and what they reach. Nil packs all.
 	RefNames []string
+	// NoReferrers leaves out what refers to the entries of RefNames, or to what
+	// they reach; see [layout.ReferrersBelow]. Else it gets an entry too.
+	NoReferrers bool
 	// Time is the mtime of every member, cut to whole seconds, from 1970 to
 	// 2242. The zero Time means the Unix epoch: Pack never reads the clock.
 	Time time.Time
@@ -43,7 +46,8 @@ type PackOptions struct {
 // blobs that index.json reaches are packed, unless opts.All; a subject that src
 // lacks is left out, and so is a layer that it lacks and that has URLs
 // (descriptor.md, "urls"). index.json keeps its exact bytes, unless
-// opts.RefNames leaves entries out.
+// opts.RefNames leaves entries out, or src is a registry that has further
+// referrers.
 //
 // Every blob is verified while it is copied. One that is missing is
 // [layout.ErrNotFound], one that does not match [layout.ErrMismatch]; what was

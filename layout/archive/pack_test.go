@@ -156,15 +156,18 @@ func TestPackRefNames(t *testing.T) {
 	l := openDir(t, dir)
 	for _, tt := range []struct {
 		names []string
+		alone bool            // without what refers to it
 		want  []digest.Digest // entries
 		blobs int
 	}{
-		{[]string{"app"}, []digest.Digest{c.App.Digest}, 8},
-		{[]string{"1.0"}, []digest.Digest{c.Artifact.Digest}, 4},
-		{[]string{"1.0", "app", "1.0"}, []digest.Digest{c.App.Digest, c.Artifact.Digest}, 11},
-		{[]string{}, nil, 0},
+		{[]string{"app"}, false, []digest.Digest{c.App.Digest}, 8},
+		{[]string{"1.0"}, false, []digest.Digest{c.Artifact.Digest, c.Attached.Digest}, 5},
+		{[]string{"1.0"}, true, []digest.Digest{c.Artifact.Digest}, 4},
+		{[]string{"1.0", "app", "1.0"}, false, []digest.Digest{c.App.Digest, c.Artifact.Digest, c.Attached.Digest}, 12},
+		{[]string{"1.0", "app", "1.0"}, true, []digest.Digest{c.App.Digest, c.Artifact.Digest}, 11},
+		{[]string{}, false, nil, 0},
 	} {
-		a, err := openBytes(t, packed(t, l, &archive.PackOptions{RefNames: tt.names}), nil)
+		a, err := openBytes(t, packed(t, l, &archive.PackOptions{RefNames: tt.names, NoReferrers: tt.alone}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,13 +24,11 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 	if err != nil {
 		return nil, err
 	}
-	if o.RefNames != nil {
-		if o.All {
-			return nil, fmt.Errorf("%w options: all blobs, and those of some ref names", layout.ErrInvalid)
-		}
-		if err := reduce(x, o.RefNames); err != nil {
-			return nil, err
-		}
+	if o.RefNames != nil && o.All {
+		return nil, fmt.Errorf("%w options: all blobs, and those of some ref names", layout.ErrInvalid)
+	}
+	if err := reduce(ctx, src, x, o); err != nil {
+		return nil, err
 	}
 	p := &plan{index: x.Bytes()}
 	blobs, err := reachable(ctx, src, x.Entries())
@@ -56,23 +54,64 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 	return p, nil
 }
 
-// reduce takes out the entries of x that have none of the names.
-func reduce(x *layout.Index, names []string) error {
-	var keep []int
-	for _, name := range names {
+// reduce takes out the entries of x that are not asked for, and puts in what
+// refers to the others and has none.
+func reduce(ctx context.Context, src layout.Source, x *layout.Index, o *PackOptions) error {
+	entries := x.Entries()
+	keep := make([]bool, len(entries))
+	var roots []ocispec.Descriptor
+	for _, name := range o.RefNames {
 		found := x.FindRef(name)
 		if len(found) == 0 {
 			return fmt.Errorf("ref name %q: %w", name, layout.ErrNotFound)
 		}
-		keep = append(keep, found...)
+		for _, i := range found {
+			keep[i] = true
+			roots = append(roots, entries[i])
+		}
+	}
+	_, lists := src.(layout.ReferrerLister)
+	if o.RefNames == nil {
+		if !lists || o.NoReferrers {
+			return nil // all is reached
+		}
+		roots = entries
+		for i := range keep {
+			keep[i] = true
+		}
+	}
+	var referrers []layout.Referrer
+	if !o.NoReferrers {
+		var err error
+		if referrers, err = layout.ReferrersBelow(ctx, src, roots); err != nil {
+			return err
+		}
+	}
+	var add []ocispec.Descriptor
+	for _, r := range referrers {
+		listed := false
+		for i, e := range entries {
+			if e.Digest == r.Desc.Digest && (layout.RefName(r.Desc) == "" || layout.RefName(e) == layout.RefName(r.Desc)) {
+				keep[i], listed = true, true
+			}
+		}
+		if !listed {
+			add = append(add, r.Desc)
+		}
 	}
 	var remove []int
-	for i := range x.Len() {
-		if !slices.Contains(keep, i) {
+	for i, kept := range keep {
+		if !kept {
 			remove = append(remove, i)
 		}
 	}
 	x.Remove(remove...)
+	for _, desc := range add {
+		x.Add(desc)
+	}
+	if len(add) > 0 {
+		x.Sort()
+	}
 	return nil
 }
 
