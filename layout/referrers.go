@@ -154,6 +154,7 @@ func (s *ReferrerSet) scan(ctx context.Context) error {
 			s.add(Referrer{Desc: desc, Subject: d, By: ByRefName})
 		}
 	}
+	types := map[digest.Digest]string{}
 	for n, err := range Walk(ctx, s.src, roots, &WalkOptions{NoSubjects: true, DocumentsOnly: true, Sparse: true, KeepGoing: true}) {
 		if errors.Is(err, ErrNotFound) {
 			continue
@@ -164,6 +165,7 @@ func (s *ReferrerSet) scan(ctx context.Context) error {
 		if n.Document == nil {
 			continue
 		}
+		types[n.Desc.Digest] = n.Document.ArtifactType
 		if subject := n.Document.Subject; subject != nil {
 			s.add(newReferrer(n.Document, n.Desc, subject.Digest, BySubject))
 		}
@@ -179,6 +181,11 @@ func (s *ReferrerSet) scan(ctx context.Context) error {
 	}
 	// Entries of lists are mostly documents that were met with their subject.
 	for d, found := range s.all {
+		for i := range found {
+			if desc := &found[i].Desc; desc.ArtifactType == "" {
+				desc.ArtifactType = types[desc.Digest]
+			}
+		}
 		s.all[d] = dropListed(found)
 	}
 	return nil

@@ -71,13 +71,22 @@ type referrerTree struct {
 	shown map[digest.Digest]bool // referrers
 }
 
-// below shows every document that roots reach and something refers to.
+// below shows every document that roots reach and something refers to; a
+// referrer only below what it refers to, if that is shown.
 func (t *referrerTree) below(ctx context.Context, src layout.Source, roots []ocispec.Descriptor) error {
+	var nodes []layout.Node
+	reached := map[digest.Digest]bool{}
 	for n, err := range layout.Walk(ctx, src, roots, &layout.WalkOptions{NoSubjects: true, DocumentsOnly: true, Sparse: true}) {
 		if err != nil {
 			return err
 		}
-		if n.Document == nil || t.shown[n.Desc.Digest] {
+		if n.Document != nil {
+			nodes = append(nodes, n)
+			reached[n.Desc.Digest] = true
+		}
+	}
+	for _, n := range nodes {
+		if subject := n.Document.Subject; subject != nil && reached[subject.Digest] {
 			continue
 		}
 		found, err := t.set.Of(ctx, n.Desc.Digest)
