@@ -227,6 +227,20 @@ func (r *rawLayout) manifest(config ocispec.Descriptor, layers ...ocispec.Descri
 	return r.blob(testTypeManifest, r.encode(m))
 }
 
+// files stores an artifact, whose files hold their names, and which may refer to
+// something.
+func (r *rawLayout) files(artifactType string, subject *ocispec.Descriptor, titles ...string) ocispec.Descriptor {
+	r.t.Helper()
+	m := ocispec.Manifest{MediaType: testTypeManifest, ArtifactType: artifactType, Config: r.blob(ocispec.MediaTypeEmptyJSON, "{}"), Subject: subject}
+	m.SchemaVersion = 2
+	for _, title := range titles {
+		layer := r.blob("text/plain", title)
+		layer.Annotations = map[string]string{ocispec.AnnotationTitle: title}
+		m.Layers = append(m.Layers, layer)
+	}
+	return r.blob(testTypeManifest, r.encode(m))
+}
+
 func (r *rawLayout) nested(entries ...ocispec.Descriptor) ocispec.Descriptor {
 	r.t.Helper()
 	return r.blob(testTypeIndex, r.indexText(entries))

@@ -23,7 +23,7 @@ import (
 
 // minKillPoints may rise, never fall: fewer points mean that the harness sees
 // less, not that the program does less.
-const minKillPoints = 350
+const minKillPoints = 650
 
 // A crashCase is a command, and the state of its directory before and after.
 type crashCase struct {
@@ -54,6 +54,16 @@ func crashCases() []*crashCase {
 		{name: "tag", args: []string{"tag", "L", "old", "also"}, layout: "L"},
 		{name: "untag", args: []string{"untag", "L", "old"}, layout: "L", again: 3},
 		{name: "rm", args: []string{"rm", "L", "old"}, layout: "L", again: 3},
+		{name: "rm below", args: []string{"rm", "L", "deep", "--artifact-type", "application/x.files"}, layout: "L", again: 3},
+		{name: "attach layer", args: []string{"attach", "layer", "L", "deep", "--artifact-type", "application/x.files", "b.txt:text/plain"}, layout: "L"},
+		{name: "attach layer and move referrers", args: []string{"attach", "layer", "L", "deep", "--artifact-type", "application/x.files", "--move-referrers", "b.txt:text/plain"}, layout: "L"},
+		{name: "attach layer to an image", args: []string{"attach", "layer", "L", "set", "b.txt:application/vnd.oci.image.layer.v1.tar"}, layout: "L"},
+		{name: "detach layer", args: []string{"detach", "layer", "L", "deep", "--artifact-type", "application/x.files", "--title", "a.txt"}, layout: "L", again: 3},
+		{name: "replace layer", args: []string{"replace", "layer", "L", "deep", "--artifact-type", "application/x.files", "--title", "a.txt", "b.txt"}, layout: "L"},
+		{name: "attach referrer", args: []string{"attach", "referrer", "L", "deep", "--artifact-type", "application/x.sbom", "b.txt"}, layout: "L"},
+		{name: "annotate", args: []string{"annotate", "L", "deep", "--artifact-type", "application/x.files", "k=v"}, layout: "L"},
+		{name: "annotate entries", args: []string{"annotate", "L", "deep", "--artifact-type", "application/x.files", "--descriptor", "k=v"}, layout: "L"},
+		{name: "annotate index", args: []string{"annotate", "L", "--index", "k=v"}, layout: "L"},
 		{name: "gc", args: []string{"gc", "L", "--grace", "0"}, layout: "L", gc: true},
 		{name: "pack", args: []string{"pack", "L", "out.oci"}, output: "out.oci"},
 		{name: "pack over another", args: []string{"pack", "L", "old.oci"}, output: "old.oci"},
@@ -89,7 +99,10 @@ func makeTemplate(t *testing.T) string {
 	set := l.image("the layer of set")
 	amd64 := set
 	amd64.Platform = platform("linux", "amd64")
-	l.index(named(l.image("the layer of keep"), "keep"), named(l.image("the layer of old"), "old"), named(l.nested(amd64), "set"))
+	files := l.files("application/x.files", nil, "a.txt")
+	note := l.files("application/x.note", &files, "note.txt")
+	l.index(named(l.image("the layer of keep"), "keep"), named(l.image("the layer of old"), "old"), named(l.nested(amd64), "set"),
+		named(l.nested(l.nested(amd64, files), files), "deep"), note)
 	l.blob("x/garbage", "nothing names this")
 	l.blob("x/garbage", "nor this")
 	mustRun(t, dir, "pack", "src", "in.oci")
