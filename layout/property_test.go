@@ -33,6 +33,12 @@ type grove struct {
 
 type object = map[string]any
 
+// as returns v, which is a T, or the zero value.
+func as[T any](v any) T {
+	t, _ := v.(T)
+	return t
+}
+
 func newGrove(t *rapid.T, dir string) *grove {
 	g := &grove{t: t, dir: dir}
 	must(t, os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755))
@@ -58,7 +64,7 @@ func newGrove(t *rapid.T, dir string) *grove {
 		if rapid.Bool().Draw(t, "named") {
 			annotations, _ := e["annotations"].(object)
 			e["annotations"] = object{ocispec.AnnotationRefName: fmt.Sprintf("ref-%d", i)}
-			maps.Copy(e["annotations"].(object), annotations)
+			maps.Copy(as[object](e["annotations"]), annotations)
 		}
 		entries = append(entries, e)
 	}
@@ -151,7 +157,7 @@ func (g *grove) entry(desc object) object {
 	case 0:
 		e["platform"] = object{"os": rapid.SampledFrom([]string{"linux", "gardenlinux"}).Draw(g.t, "os"), "architecture": "amd64", "x-cpu": []any{1}}
 	case 1:
-		content, err := os.ReadFile(filepath.Join(g.dir, "blobs", "sha256", strings.TrimPrefix(desc["digest"].(string), "sha256:")))
+		content, err := os.ReadFile(filepath.Join(g.dir, "blobs", "sha256", strings.TrimPrefix(as[string](desc["digest"]), "sha256:")))
 		must(g.t, err)
 		e["data"] = content
 	}
@@ -174,7 +180,7 @@ func (v *view) layout() string {
 	raw, err := os.ReadFile(filepath.Join(v.dir, "index.json"))
 	must(v.t, err)
 	x := v.document(raw, true)
-	entries := x["manifests"].([]any)
+	entries := as[[]any](x["manifests"])
 	slices.SortFunc(entries, func(a, b any) int { return strings.Compare(text(v.t, a), text(v.t, b)) })
 	return text(v.t, x)
 }
@@ -197,7 +203,7 @@ func (v *view) document(raw []byte, edits bool) object {
 		descs, _ := o[list].([]any)
 		var kept []any
 		for _, e := range descs {
-			if e := v.expand(e.(object), edits, list == "manifests"); e != nil {
+			if e := v.expand(as[object](e), edits, list == "manifests"); e != nil {
 				kept = append(kept, e)
 			}
 		}
@@ -219,7 +225,7 @@ func (v *view) expand(desc object, edits, entry bool) any {
 	if content, ok := desc["new"]; ok { // put there by an edit
 		return content
 	}
-	d := desc["digest"].(string)
+	d := as[string](desc["digest"])
 	content, err := os.ReadFile(filepath.Join(v.dir, "blobs", "sha256", strings.TrimPrefix(d, "sha256:")))
 	must(v.t, err)
 	if fmt.Sprint(desc["size"]) != fmt.Sprint(len(content)) || string(digest.FromBytes(content)) != d {
@@ -243,7 +249,7 @@ func (v *view) expand(desc object, edits, entry bool) any {
 	if _, ok := desc["data"]; ok {
 		desc["data"] = true
 	}
-	if strings.HasPrefix(desc["mediaType"].(string), "application/vnd.oci.image.") {
+	if strings.HasPrefix(as[string](desc["mediaType"]), "application/vnd.oci.image.") {
 		desc["content"] = v.document(content, edits)
 	} else {
 		desc["content"] = string(content)
@@ -276,7 +282,7 @@ const newKey, newValue = "org.example/new", "a=1,b-"
 
 func (g *grove) trial(ctx context.Context) trial {
 	move := &layout.EditOptions{MoveReferrers: rapid.Bool().Draw(g.t, "move referrers")}
-	target := rapid.SampledFrom(g.manifests).Draw(g.t, "manifest")["digest"].(string)
+	target := as[string](rapid.SampledFrom(g.manifests).Draw(g.t, "manifest")["digest"])
 	d := digest.Digest(target)
 	v := &view{t: g.t, dir: g.dir, follow: move.MoveReferrers, edit: map[string]func(object){}, entry: map[string]func(object) object{}}
 	onManifest := func(name string, do, undo func(s *layout.Stage, m *layout.Manifest) error, expect func(o object)) trial {
@@ -305,7 +311,7 @@ func (g *grove) trial(ctx context.Context) trial {
 		}, func(_ *layout.Stage, m *layout.Manifest) error {
 			m.RemoveLayers(len(m.Layers()) - 1)
 			return nil
-		}, func(o object) { o["layers"] = append(o["layers"].([]any), added) })
+		}, func(o object) { o["layers"] = append(as[[]any](o["layers"]), added) })
 	case "replace":
 		var old ocispec.Descriptor
 		return onManifest(kind, func(s *layout.Stage, m *layout.Manifest) error {
@@ -324,8 +330,8 @@ func (g *grove) trial(ctx context.Context) trial {
 			}
 			return nil
 		}, func(o object) {
-			if layers := o["layers"].([]any); len(layers) > 0 {
-				layer := maps.Clone(layers[0].(object))
+			if layers := as[[]any](o["layers"]); len(layers) > 0 {
+				layer := maps.Clone(as[object](layers[0]))
 				delete(layer, "digest")
 				delete(layer, "size")
 				layer["mediaType"], layer["content"] = "application/x.new", "new layer"
@@ -341,7 +347,7 @@ func (g *grove) trial(ctx context.Context) trial {
 			return nil
 		}, func(o object) { annotate(o, newKey, newValue) })
 	case "annotate index":
-		target = rapid.SampledFrom(g.indexes).Draw(g.t, "index")["digest"].(string)
+		target = as[string](rapid.SampledFrom(g.indexes).Draw(g.t, "index")["digest"])
 		v.edit[target] = func(o object) { annotate(o, newKey, newValue) }
 		run := func(tx *layout.Tx, d digest.Digest, fn func(x *layout.Index)) (*layout.Edit, error) {
 			return tx.EditIndexes(ctx, []digest.Digest{d}, move, func(x *layout.Index) error { fn(x); return nil })
