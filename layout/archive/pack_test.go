@@ -96,7 +96,8 @@ func TestPackGolden(t *testing.T) {
 		{"plain", nil, "dee704678a314023745c9309dd137a76188e4b4f6b18cbd4d4b393b2a37290fa"},
 		{"all", &archive.PackOptions{All: true}, "b4e77828d6b6d3e9355e622b9f2300c056c246a69009ad5422228ec9a9a0c505"},
 		{"time", &archive.PackOptions{Time: time.Unix(1_700_000_000, 999)}, "b91196790e005dce1f14ebe43915928fc2b42656fe7b39ea2b5b19f578a75907"},
-		{"one ref name", &archive.PackOptions{RefNames: []string{"1.0"}}, "97b98362e78df375ac4e2ea29e9d4027bb64249414c772fd8fca67e1a0c758d1"},
+		{"one ref name", &archive.PackOptions{RefNames: []string{"1.0"}}, "e848af4c585f745115fa37f0777a4b6dff42b265a4d1887737b2fc40968f55f2"},
+		{"one ref name alone", &archive.PackOptions{RefNames: []string{"1.0"}, NoReferrers: true}, "97b98362e78df375ac4e2ea29e9d4027bb64249414c772fd8fca67e1a0c758d1"},
 		{"gzip", &archive.PackOptions{Compression: compress.Gzip}, "186c0f9f60b12f14e7b8ec6c482bce9755a666e44856e3c914fd2f480efa2a79"},
 		{"zstd", &archive.PackOptions{Compression: compress.Zstd}, "f4ce325f999fc5e965dbfbaa64efe54de2142e30f66c40f6da935b931fd65850"},
 	} {
