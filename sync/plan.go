@@ -47,6 +47,9 @@ type plan struct {
 	levels   [][]*document // missing ones, children first
 	blobs    []ocispec.Descriptor
 	present  int // documents that were found at the registry
+	// relist are referrers that are at the registry. Whoever sent them may have
+	// been killed before they were in the list of their subject.
+	relist []*document
 }
 
 // plan asks the registry for what it has. Nothing is written.
@@ -88,6 +91,9 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	if err := w.walk(ctx, roots); err != nil {
 		return nil, err
 	}
+	if err := w.relist(ctx); err != nil {
+		return nil, err
+	}
 	if err := p.checkQuirks(w.missing); err != nil {
 		return nil, err
 	}
@@ -96,6 +102,24 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 		return pl, p.prune(ctx, pl)
 	}
 	return pl, nil
+}
+
+// relist finds roots without a tag that are there and refer to something.
+func (w *planner) relist(ctx context.Context) error {
+	for _, doc := range w.plan.untagged {
+		if !doc.present {
+			continue
+		}
+		read, err := layout.ReadDocument(ctx, w.p.src, doc.desc)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.p.src, err)
+		}
+		if read.Subject != nil {
+			read.Raw = nil
+			w.plan.relist = append(w.plan.relist, &document{desc: doc.desc, present: true, read: read})
+		}
+	}
+	return nil
 }
 
 // prune plans the end of the tags that no target has.

@@ -193,6 +193,14 @@ func (p *pusher) restoreTag(ctx context.Context, m *move) error {
 // index under the tag ALGORITHM-HEX of each subject (distribution-spec,
 // "Referrers Tag Schema"). Entries are only ever added.
 func (p *pusher) listReferrers(ctx context.Context) error {
+	for _, doc := range p.plan.relist {
+		if _, err := p.client.Referrers(ctx, doc.read.Subject.Digest); err == nil {
+			break // it keeps the lists itself
+		} else if !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+		p.unlisted = append(p.unlisted, doc)
+	}
 	own := map[string]bool{}
 	for _, m := range p.plan.moves {
 		own[m.Tag] = true

@@ -269,8 +269,8 @@ func (s *tagSet) resolve(ctx context.Context, tag string) (ocispec.Descriptor, b
 		return ocispec.Descriptor{}, false, nil
 	}
 	desc, err := s.r.client.Resolve(ctx, tag)
-	if errors.Is(err, layout.ErrNotFound) {
+	if errors.Is(err, layout.ErrNotFound) && s.listed == nil {
 		return desc, false, nil
 	}
-	return desc, err == nil, err
+	return desc, err == nil, err // what is listed has to be there
 }

@@ -128,12 +128,13 @@ func TestPush(t *testing.T) {
 		t.Errorf("list of referrers %s", doc.Raw)
 	}
 
-	// Again: one request for each tag, and one for the entry that has none.
+	// Again: one request for each tag, and one for the entry that has none. That
+	// refers to something: is there a list (no), and is it in the one of ours?
 	reg.Reset()
 	if report, err = layoutsync.Push(t.Context(), l, dest, opts); err != nil {
 		t.Fatal(err)
 	}
-	want = map[string]int{"GET ping": 1, "HEAD manifest": tagsOfEverything + 1}
+	want = map[string]int{"GET ping": 1, "HEAD manifest": tagsOfEverything + 1 + 1, "GET other": 1, "GET manifest": 1}
 	if diff := cmp.Diff(want, counts(reg)); diff != "" {
 		t.Errorf("requests of a push without changes (-want +got):\n%s", diff)
 	}

@@ -52,7 +52,8 @@ func OpenRemote(ctx context.Context, ref layout.Reference, opts *RegistryOptions
 }
 
 // OpenTags is [OpenRemote] for some tags of a repository: those that choose
-// leaves of the sorted list. It is called anew for each Index.
+// leaves of the sorted list. It is called anew for each Index. A tag that is
+// gone when it is asked for is [layout.ErrNotFound].
 func OpenTags(ctx context.Context, repository Repository, choose func(tags []string) []string, opts *RegistryOptions) (*Remote, error) {
 	return openRemote(ctx, layout.Reference{Transport: "docker", Location: repository.String()}, choose, opts)
 }
@@ -137,7 +138,7 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	for i, tag := range tags {
 		group.Go(func() error {
 			desc, err := r.client.Resolve(ctx, tag)
-			if errors.Is(err, layout.ErrNotFound) {
+			if errors.Is(err, layout.ErrNotFound) && r.choose == nil {
 				return nil // deleted since it was listed
 			}
 			found[i] = named(desc, tag)
@@ -147,7 +148,15 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(found, func(d ocispec.Descriptor) bool { return d.Digest == "" }), nil
+	found = slices.DeleteFunc(found, func(d ocispec.Descriptor) bool { return d.Digest == "" })
+	sizes := map[digest.Digest]int64{}
+	for _, desc := range found {
+		if size, ok := sizes[desc.Digest]; ok && size != desc.Size {
+			return nil, fmt.Errorf("%s: the registry says that %s has %d bytes, and that it has %d: %w", r, desc.Digest, size, desc.Size, layout.ErrMismatch)
+		}
+		sizes[desc.Digest] = desc.Size
+	}
+	return found, nil
 }
 
 // named gives desc a ref name.

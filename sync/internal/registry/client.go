@@ -33,6 +33,8 @@ type Client struct {
 	noMount   atomic.Bool // these credentials may not read there
 	mounts    atomic.Bool // a mount from the repository itself has told of a present blob
 	headFirst atomic.Bool // it tells nothing here
+
+	referrers atomic.Int32 // whether the registry lists referrers
 }
 
 // Open returns a client of the endpoint; push asks for the right to write. An

@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/errdef"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 )
@@ -26,11 +25,6 @@ var ManifestTypes = []string{
 	"application/vnd.docker.distribution.manifest.v2+json",
 	"application/vnd.oci.artifact.manifest.v1+json",
 }
-
-const (
-	maxTagPages = 1000
-	maxTags     = 100_000
-)
 
 // Resolve asks for a tag or digest of a manifest or index and returns its
 // descriptor. Only the registry's 404 is [layout.ErrNotFound].
@@ -144,7 +138,7 @@ func (c *Client) rest(ctx context.Context, desc ocispec.Descriptor, offset int64
 	case http.StatusOK:
 		_, err = io.CopyN(io.Discard, resp.Body, offset)
 	default:
-		err = &errcode.ErrorResponse{Method: req.Method, URL: req.URL, StatusCode: resp.StatusCode}
+		err = answered(resp)
 	}
 	if err != nil {
 		return nil, errors.Join(err, resp.Body.Close())
@@ -192,37 +186,12 @@ func (r *resumed) Read(p []byte) (int, error) {
 
 func (r *resumed) Close() error { return r.rc.Close() }
 
-// Tags returns the tags of the repository as the registry lists them.
-func (c *Client) Tags(ctx context.Context) (tags []string, err error) {
-	err = c.run(ctx, "", func(ctx context.Context) error {
-		tags = nil
-		last := ""
-		return c.repo.Tags(ctx, "", func(page []string) error {
-			for _, tag := range page {
-				if !ValidTag(tag) {
-					return fmt.Errorf("%w tag %.200q in the registry's list", layout.ErrInvalid, tag)
-				}
-			}
-			if len(page) > 0 && page[len(page)-1] == last {
-				return fmt.Errorf("%w list of tags: page ends with %q again", layout.ErrInvalid, last)
-			}
-			if tags = append(tags, page...); len(tags) > maxTags {
-				return fmt.Errorf("%w list of tags: more than %d", layout.ErrInvalid, maxTags)
-			}
-			if len(page) > 0 {
-				last = page[len(page)-1]
-			}
-			return nil
-		})
-	})
-	return tags, err
-}
-
 // PutManifest writes raw, the content of desc, under its digest or under a tag.
 // It reports whether the registry has noticed a subject (OCI-Subject); one that
 // has not does not list referrers, and its list is the client's to keep
 // (distribution-spec, "Referrers Tag Schema"). When it is unclear whether a
-// request has worked, the registry is asked before the next.
+// request has moved a tag, the registry is asked before the next; what has the
+// right digest can be written again at any time.
 func (c *Client) PutManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag string) (subject bool, err error) {
 	name := tag
 	if name == "" {
@@ -230,7 +199,7 @@ func (c *Client) PutManifest(ctx context.Context, desc ocispec.Descriptor, raw [
 	}
 	unclear := false
 	err = c.run(ctx, name, func(ctx context.Context) error {
-		if unclear {
+		if unclear && tag != "" {
 			got, err := c.repo.Manifests().Resolve(ctx, name)
 			if err == nil && got.Digest == desc.Digest {
 				return nil
@@ -272,7 +241,7 @@ func (c *Client) DeleteTag(ctx context.Context, tag string) error {
 		}
 		defer resp.Body.Close() //nolint:errcheck // not read
 		if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusNotFound {
-			return &errcode.ErrorResponse{Method: req.Method, URL: req.URL, StatusCode: resp.StatusCode}
+			return answered(resp)
 		}
 		return nil
 	})

@@ -4,43 +4,94 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/errdef"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
-// maxReferrers bounds what a registry may list for one subject.
-const maxReferrers = 10_000
+const (
+	maxReferrers     = 10_000 // of one subject
+	maxReferrerPages = 1000
+)
+
+// Whether the registry keeps lists of referrers.
+const (
+	referrersUnknown = iota
+	referrersKept
+	referrersNot
+)
 
 // Referrers returns what the registry lists as referrers of d (distribution-spec,
-// "Listing Referrers"). A registry that cannot list any is
-// errors.ErrUnsupported.
+// "Listing Referrers"). A registry that cannot list any answers 404 to
+// everybody: it is errors.ErrUnsupported. After it has given a list, a 404 is
+// [layout.ErrNotFound].
 func (c *Client) Referrers(ctx context.Context, d digest.Digest) (list []ocispec.Descriptor, err error) {
-	unsupported := false
+	unsupported := fmt.Errorf("%s: list of referrers: %w", c.Named.Name(), errors.ErrUnsupported)
+	if c.referrers.Load() == referrersNot {
+		return nil, unsupported
+	}
 	err = c.run(ctx, string(d), func(ctx context.Context) error {
 		list = nil
-		err := c.repo.Referrers(ctx, ocispec.Descriptor{Digest: d}, "", func(page []ocispec.Descriptor) error {
-			for _, desc := range page {
-				if _, err := layout.ParseDigest(string(desc.Digest)); err != nil || desc.MediaType == "" || desc.Size < 0 {
-					return fmt.Errorf("%w list of referrers of %s: an entry has the digest %.100q", layout.ErrInvalid, d, desc.Digest)
-				}
+		next, err := url.Parse(c.url("referrers", string(d)))
+		if err != nil {
+			return err
+		}
+		for range maxReferrerPages {
+			var page []ocispec.Descriptor
+			if page, next, err = c.referrersPage(ctx, next); err != nil {
+				return err
 			}
 			if list = append(list, page...); len(list) > maxReferrers {
 				return fmt.Errorf("%w list of referrers of %s: more than %d", layout.ErrInvalid, d, maxReferrers)
 			}
-			return nil
-		})
-		if errors.Is(err, errdef.ErrUnsupported) {
-			unsupported = true
-			return nil
+			if next == nil {
+				return nil
+			}
 		}
-		return err
+		return fmt.Errorf("%w list of referrers of %s: more than %d pages", layout.ErrInvalid, d, maxReferrerPages)
 	})
-	if err == nil && unsupported {
-		return nil, fmt.Errorf("%s: list of referrers: %w", c.Named.Name(), errors.ErrUnsupported)
+	switch {
+	case err == nil:
+		c.referrers.Store(referrersKept)
+	case errors.Is(err, layout.ErrNotFound) && c.referrers.CompareAndSwap(referrersUnknown, referrersNot):
+		return nil, unsupported
 	}
 	return list, err
+}
+
+// referrersPage asks for one page and returns the address of the next, or nil.
+func (c *Client) referrersPage(ctx context.Context, u *url.URL) ([]ocispec.Descriptor, *url.URL, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Accept", ocispec.MediaTypeImageIndex)
+	resp, err := c.repo.Client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to its end
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, answered(resp)
+	}
+	mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil || mediaType != ocispec.MediaTypeImageIndex {
+		return nil, nil, fmt.Errorf("%w list of referrers: the answer is a %.100q", layout.ErrInvalid, resp.Header.Get("Content-Type"))
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, layout.MaxDocument+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := layout.ParseIndex(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list of referrers: %w", err)
+	}
+	next, err := nextPage(resp)
+	return x.Entries(), next, err
 }
