@@ -77,7 +77,7 @@ func Open(ctx context.Context, e Endpoint, push bool, opts *Options) (*Client, e
 	}
 	under := opts.limit(base, outside)
 	base, outside = under[0], under[1]
-	watched := &watcher{base: base, stall: opts.stall(), trace: opts.Trace}
+	watched := &watcher{base: base, stall: opts.stall(), slow: opts.Rate > 0, trace: opts.Trace}
 	host := repo.Reference.Host()
 	if e.Insecure {
 		if repo.PlainHTTP, err = c.speaksPlain(ctx, watched, host); err != nil {
@@ -88,7 +88,7 @@ func Open(ctx context.Context, e Endpoint, push bool, opts *Options) (*Client, e
 	if repo.PlainHTTP {
 		origin.Scheme = "http"
 	}
-	g := newGuard(watched, &watcher{base: outside, stall: opts.stall(), trace: opts.Trace}, origin, repo.Reference.Repository, opts.TrustAuthHosts)
+	g := newGuard(watched, &watcher{base: outside, stall: opts.stall(), slow: opts.Rate > 0, trace: opts.Trace}, origin, repo.Reference.Repository, opts.TrustAuthHosts)
 	client := &auth.Client{
 		Client: &http.Client{Transport: g, CheckRedirect: g.redirect},
 		Cache:  auth.NewCache(),

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containers/image/v5/pkg/tlsclientconfig"
@@ -83,10 +84,18 @@ func retryAfter(resp *http.Response) time.Duration {
 	return max(0, until.Sub(now))
 }
 
-// watcher ends requests on which nothing moves, and tells what it saw.
+const (
+	// paceTime is how long a body may move at less than pace.
+	paceTime = 60 * time.Second
+	pace     = 1 << 10 // 1 KiB per second
+)
+
+// watcher ends requests on which nothing moves, or next to nothing, and tells
+// what it saw.
 type watcher struct {
 	base  http.RoundTripper
 	stall time.Duration
+	slow  bool // the user asked for a low rate
 	trace func(Exchange)
 }
 
@@ -98,7 +107,7 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 		watch := func(body io.ReadCloser) io.ReadCloser {
 			// Once all is sent, a registry may be busy for long: some copy
 			// and hash the blob before they answer.
-			return &watchedBody{ReadCloser: body, timer: timer, step: w.stall, end: 10 * w.stall}
+			return &watchedBody{ReadCloser: body, timer: timer, step: w.stall, end: 10 * w.stall, pacer: w.pacer(cancel)}
 		}
 		out.Body = watch(req.Body)
 		if get := req.GetBody; get != nil {
@@ -122,7 +131,7 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	} else {
 		exchange.Status = resp.StatusCode
 		timer.Reset(w.stall)
-		resp.Body = &watchedBody{ReadCloser: resp.Body, timer: timer, step: w.stall, ctx: ctx, cancel: cancel}
+		resp.Body = &watchedBody{ReadCloser: resp.Body, timer: timer, step: w.stall, ctx: ctx, cancel: cancel, pacer: w.pacer(cancel)}
 		if o, ok := ctx.Value(observedKey{}).(*observed); ok {
 			o.see(resp)
 		}
@@ -133,6 +142,51 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// A pacer ends a request whose body trickles: each byte puts off the end of one
+// that stalls, so a byte a second would keep it for ever.
+type pacer struct {
+	cancel context.CancelCauseFunc
+	moved  atomic.Int64
+	begun  atomic.Bool
+	timer  *time.Timer
+}
+
+// pacer returns one that is not started; nil does nothing.
+func (w *watcher) pacer(cancel context.CancelCauseFunc) *pacer {
+	if w.slow {
+		return nil
+	}
+	p := &pacer{cancel: cancel}
+	p.timer = time.AfterFunc(paceTime, p.check)
+	p.timer.Stop()
+	return p
+}
+
+// move counts n bytes, the first call begins to count.
+func (p *pacer) move(n int) {
+	if p == nil {
+		return
+	}
+	p.moved.Add(int64(n))
+	if p.begun.CompareAndSwap(false, true) {
+		p.timer.Reset(paceTime)
+	}
+}
+
+func (p *pacer) check() {
+	if p.moved.Swap(0) < pace*int64(paceTime/time.Second) {
+		p.cancel(ErrStalled)
+		return
+	}
+	p.timer.Reset(paceTime)
+}
+
+func (p *pacer) stop() {
+	if p != nil {
+		p.timer.Stop()
+	}
+}
+
 // watchedBody puts off the end of its request with each read.
 type watchedBody struct {
 	io.ReadCloser
@@ -140,10 +194,15 @@ type watchedBody struct {
 	step, end time.Duration
 	ctx       context.Context //nolint:containedctx // of a response, to tell why reading ended
 	cancel    context.CancelCauseFunc
+	pacer     *pacer
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
+	b.pacer.move(0)
 	n, err := b.ReadCloser.Read(p)
+	if b.pacer.move(n); err != nil {
+		b.pacer.stop()
+	}
 	switch {
 	case err == nil:
 		b.timer.Reset(b.step)
@@ -157,6 +216,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 
 func (b *watchedBody) Close() error {
 	err := b.ReadCloser.Close()
+	b.pacer.stop()
 	if b.cancel != nil {
 		b.timer.Stop()
 		b.cancel(nil)
