@@ -51,6 +51,12 @@ func fixedValues(name string) []string {
 		return []string{"none", "gzip", "zstd"}
 	case "unknown-suffix":
 		return []string{"error", "octet-stream", "skip"}
+	case "as":
+		return append([]string{"all"}, consumerNames()...)
+	case "operation":
+		return []string{"extract", "copy"}
+	case "disable":
+		return lintRuleNames()
 	case "platform":
 		return []string{"linux/amd64", "linux/arm64"}
 	}

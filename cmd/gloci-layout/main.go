@@ -94,6 +94,8 @@ func newApp(e *env) *cli.App {
 			newInspectCommand(e),
 			newCatCommand(e),
 			newVerifyCommand(e),
+			newResolveCommand(e),
+			newLintCommand(e),
 			newGCCommand(e),
 			newPackCommand(e),
 			newUnpackCommand(e),

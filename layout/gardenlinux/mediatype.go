@@ -61,7 +61,7 @@ var mappings = []mapping{
 	{"vmdk", "application/io.gardenlinux.image.format.vmdk"},
 	{"ova", "application/io.gardenlinux.image.format.ova"},
 	{"efi", "application/io.gardenlinux.efi"},
-	{"uki", "application/io.gardenlinux.uki"},
+	{"uki", MediaTypeUKI},
 	{"raw", "application/io.gardenlinux.image.archive.format.raw"},
 	{"log", "application/io.gardenlinux.log"},
 }
