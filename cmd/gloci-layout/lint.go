@@ -127,7 +127,7 @@ func showFindings(e *env, src layout.Source, findings []lint.Finding) error {
 		}
 	}
 	sum.Clean = sum.Errors == 0
-	if err := e.confirm(sum, "%s: %s, %s, %s", src, plural(sum.Errors, "error"), plural(sum.Warnings, "warning"), plural(sum.Infos, "hint")); err != nil {
+	if err := e.confirm(sum, "%s: %s, %s, %s", src, plural(sum.Errors, "error"), plural(sum.Warnings, "warning"), plural(sum.Infos, "info")); err != nil {
 		return err
 	}
 	if !sum.Clean {

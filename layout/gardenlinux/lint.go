@@ -23,7 +23,7 @@ func LintRules() []lint.Rule {
 		lint.NewRule("stale-flavor", lint.Warning, "an index has a flavor in two versions or builds", staleFlavor),
 		lint.NewRule("update-prefix", lint.Warning, "gardenlinux-update takes another flavor, because its name begins alike", updatePrefix),
 		lint.NewRule("update-fails", lint.Error, "gardenlinux-update finds a flavor that it could install, and fails", updateFails),
-		lint.NewRule("boot-fallback", lint.Error, "boot-operator gets nothing to boot though there is a PXE flavor", bootFallback),
+		lint.NewRule("boot-fallback", lint.Warning, "boot-operator gets nothing to boot though there is a PXE flavor", bootFallback),
 	}
 }
 
