@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,21 +70,17 @@ func (s *shapes) artifact(content string) ocispec.Descriptor {
 	return s.manifest(s.blob(typeUnknownConfig, "{}"), s.blob(typeRelease, content))
 }
 
-// index stores an index; an entry's platform is "os/arch/variant", or "-".
-func (s *shapes) indexOf(mediaType string, entries ...any) ocispec.Descriptor {
-	doc := map[string]any{"schemaVersion": 2, "manifests": s.entries(entries...)}
-	if mediaType != "" {
-		doc["mediaType"] = mediaType
-	} else {
-		mediaType = ocispec.MediaTypeImageIndex
-	}
-	return s.blob(mediaType, s.encode(doc))
-}
-
-func (s *shapes) entries(list ...any) []ocispec.Descriptor {
+// indexOf stores an index of pairs: a descriptor, and the platform of its entry,
+// "os/arch[@version][/variant]" or "-" for none.
+func (s *shapes) indexOf(mediaType string, pairs ...any) ocispec.Descriptor {
+	s.t.Helper()
 	entries := []ocispec.Descriptor{}
-	for i := 0; i < len(list); i += 2 {
-		desc, name := list[i].(ocispec.Descriptor), list[i+1].(string)
+	for pair := range slices.Chunk(pairs, 2) {
+		desc, isDesc := pair[0].(ocispec.Descriptor)
+		name, isName := pair[1].(string)
+		if !isDesc || !isName {
+			s.t.Fatalf("want a descriptor and a platform: %v", pair)
+		}
 		if name != "-" {
 			parts := append(strings.Split(name, "/"), "")
 			arch, version, _ := strings.Cut(parts[1], "@")
@@ -91,7 +88,13 @@ func (s *shapes) entries(list ...any) []ocispec.Descriptor {
 		}
 		entries = append(entries, desc)
 	}
-	return entries
+	doc := map[string]any{"schemaVersion": 2, "manifests": entries}
+	if mediaType != "" {
+		doc["mediaType"] = mediaType
+	} else {
+		mediaType = ocispec.MediaTypeImageIndex
+	}
+	return s.blob(mediaType, s.encode(doc))
 }
 
 func (s *shapes) add(name string, root ocispec.Descriptor, platforms ...string) {
@@ -314,7 +317,7 @@ func TestResolveAgrees(t *testing.T) {
 						}
 					}
 				}
-				t.Logf("%d choices compared", compared)
+				t.Logf("%d choices on %d shapes compared", compared, len(s.list))
 			})
 		}
 	})
