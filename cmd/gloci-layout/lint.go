@@ -17,6 +17,7 @@ import (
 func newLintCommand(e *env) *cli.Command {
 	var from sourceFlags
 	var list bool
+	var opts lint.LoadOptions
 	return &cli.Command{
 		Name: "lint", Usage: "find what would go wrong for those who read it", ArgsUsage: "[SOURCE]",
 		Description: "Asks for every tag what podman, docker and other programs would take, on every platform that it has something for, " +
@@ -24,6 +25,7 @@ func newLintCommand(e *env) *cli.Command {
 			"Exit status 0: no finding of severity error, 1: there is one.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "disable", Usage: "leave out the rule `RULE`; may be given more than once"},
+			&cli.BoolFlag{Name: "sparse", Usage: "members of indexes that the source lacks are no findings", Destination: &opts.Sparse},
 			&cli.BoolFlag{Name: "rules", Usage: "list the rules instead", Destination: &list},
 		}, from.flags()...),
 		Action: func(c *cli.Context) error {
@@ -40,7 +42,7 @@ func newLintCommand(e *env) *cli.Command {
 				return usagef(c, "name a SOURCE")
 			}
 			return from.with(c, e, c.Args().First(), func(src layout.Source, ref layout.Reference) error {
-				t, err := lint.Load(c.Context, src, ref.RefName, ref.Digest)
+				t, err := lint.Load(c.Context, src, ref.RefName, ref.Digest, &opts)
 				if err != nil {
 					return err
 				}

@@ -77,6 +77,22 @@ func dropNulls(v any) {
 	}
 }
 
+// A Tagger is a source that knows tags which its index does not list: a registry
+// that was opened for one tag.
+type Tagger interface {
+	// Tag returns what a tag names, or [layout.ErrNotFound].
+	Tag(ctx context.Context, tag string) (ocispec.Descriptor, error)
+}
+
+// FindTag returns what a tag names beside that which a consumer was told to take,
+// or [layout.ErrNotFound].
+func FindTag(ctx context.Context, src layout.Source, tag string) (ocispec.Descriptor, error) {
+	if t, ok := src.(Tagger); ok {
+		return t.Tag(ctx, tag)
+	}
+	return layout.ResolveOne(ctx, src, tag, "")
+}
+
 // servedAs returns the media type of a document: that in its body if that is
 // known, else that of its entry, else what it looks like. See distribution
 // registry/handlers/manifests.go, PutManifest and containers/image

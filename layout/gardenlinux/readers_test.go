@@ -201,7 +201,7 @@ func TestLintRules(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := published{sourcetest.NewMemory(t)}
 			p.Name("2150.1.0", p.ImageIndex(test.make(p)...))
-			tree, err := lint.Load(t.Context(), p, "", "")
+			tree, err := lint.Load(t.Context(), p, "", "", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -97,7 +97,7 @@ func (u Update) Take(ctx context.Context, src layout.Source, root ocispec.Descri
 // signed.
 func (u Update) verify(ctx context.Context, src layout.Source, o *consumer.Outcome) (ok bool, err error) {
 	tag := signatureTag(o.Desc.Digest)
-	descs, err := layout.Resolve(ctx, src, tag, "")
+	desc, err := consumer.FindTag(ctx, src, tag)
 	if errors.Is(err, layout.ErrNotFound) {
 		failed(o, consumer.FailSignature, "%s: not found", tag)
 		return false, nil
@@ -105,7 +105,7 @@ func (u Update) verify(ctx context.Context, src layout.Source, o *consumer.Outco
 	if err != nil {
 		return false, err
 	}
-	at := &consumer.Outcome{Desc: descs[0]}
+	at := &consumer.Outcome{Desc: desc}
 	if ok, err := readInto(ctx, src, at); !ok {
 		o.Failure = at.Failure
 		return false, err

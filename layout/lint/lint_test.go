@@ -26,7 +26,7 @@ const (
 // rule, the last digest of the path, and why.
 func run(t *testing.T, m *sourcetest.Memory, rules []lint.Rule) []lint.Finding {
 	t.Helper()
-	tree, err := lint.Load(t.Context(), m, "", "")
+	tree, err := lint.Load(t.Context(), m, "", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,22 +295,35 @@ func TestLoad(t *testing.T) {
 	m.Name("1.0", x)
 	m.Name("latest", x)
 	m.Name("other", other)
-	tree, err := lint.Load(t.Context(), m, "", "")
+	tree, err := lint.Load(t.Context(), m, "", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(tree.Roots) != 2 || !slices.Equal(tree.Roots[0].RefNames, []string{"1.0", "latest"}) || len(tree.Roots[0].Nodes) != 3 {
 		t.Errorf("roots = %+v", tree.Roots)
 	}
-	tree, err = lint.Load(t.Context(), m, "other", "")
+	tree, err = lint.Load(t.Context(), m, "other", "", nil)
 	if err != nil || len(tree.Roots) != 1 || tree.Roots[0].Desc.Digest != other.Digest || len(tree.RefNames) != 3 {
 		t.Errorf("other = %+v, %v", tree, err)
 	}
-	if _, err := lint.Load(t.Context(), m, "absent", ""); !errors.Is(err, layout.ErrNotFound) {
+	if _, err := lint.Load(t.Context(), m, "absent", "", nil); !errors.Is(err, layout.ErrNotFound) {
 		t.Errorf("absent: %v", err)
 	}
+	// A member that was left out is no finding where that is said.
+	m.Delete(other.Digest)
+	m.Name("sparse", m.ImageIndex(m.On(m.Image("a", amd), amd), m.On(other, arm)))
+	for sparse, want := range map[bool]int{false: 1, true: 0} {
+		tree, err = lint.Load(t.Context(), m, "sparse", "", &lint.LoadOptions{Sparse: sparse})
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings, err := lint.Run(t.Context(), tree, slices.DeleteFunc(lint.Rules(), func(r lint.Rule) bool { return r.Severity() == lint.Info }))
+		if err != nil || len(findings) != want {
+			t.Errorf("sparse %v: %d findings, %v, want %d: %+v", sparse, len(findings), err, want, findings)
+		}
+	}
 	m.Err = io.ErrClosedPipe
-	if _, err := lint.Load(t.Context(), m, "", ""); !errors.Is(err, m.Err) {
+	if _, err := lint.Load(t.Context(), m, "", "", nil); !errors.Is(err, m.Err) {
 		t.Errorf("a source that cannot be read: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/consumer"
 )
 
 // referrerTag is a tag that names what belongs to a digest: sha256-<hex> lists
@@ -76,7 +77,7 @@ func staleReferrer(ctx context.Context, t *Tree, report func(Finding)) error {
 }
 
 // signed collects the digests that something signs.
-func (t *Tree) signed() map[digest.Digest]bool {
+func (t *Tree) signed(ctx context.Context) (map[digest.Digest]bool, error) {
 	signed := map[digest.Digest]bool{}
 	for name := range t.RefNames {
 		if d, suffix, ok := subjectOf(name); ok && suffix == "sig" {
@@ -90,7 +91,21 @@ func (t *Tree) signed() map[digest.Digest]bool {
 			}
 		}
 	}
-	return signed
+	if !t.partial {
+		return signed, nil
+	}
+	// The tags of signatures are beside what was asked for.
+	for _, r := range t.Roots {
+		for _, n := range r.Nodes {
+			_, err := consumer.FindTag(ctx, t.Source, strings.Replace(string(n.Desc.Digest), ":", "-", 1)+".sig")
+			if err == nil {
+				signed[n.Desc.Digest] = true
+			} else if !errors.Is(err, layout.ErrNotFound) {
+				return nil, err
+			}
+		}
+	}
+	return signed, nil
 }
 
 // isSignature goes by the names that cosign, sigstore and notation use.
@@ -109,8 +124,11 @@ func isSignature(doc *layout.Document) bool {
 	return false
 }
 
-func unsigned(_ context.Context, t *Tree, report func(Finding)) error {
-	signed := t.signed()
+func unsigned(ctx context.Context, t *Tree, report func(Finding)) error {
+	signed, err := t.signed(ctx)
+	if err != nil {
+		return err
+	}
 	for _, r := range t.Roots {
 		top := r.top()
 		if top == nil || top.Subject != nil || len(r.RefNames) == 0 || allReferrerTags(r.RefNames) {

@@ -19,6 +19,8 @@ type Tree struct {
 	Roots  []*Root // each digest once, in the order of index.json
 	// RefNames are all of index.json, also those that Roots leaves out.
 	RefNames map[string]digest.Digest
+	// partial tells that the source may know more tags than RefNames.
+	partial bool
 }
 
 // A Root is an entry of index.json, or several with the same digest.
@@ -38,13 +40,23 @@ type Node struct {
 	Entries  []ocispec.Descriptor // of an index
 }
 
+// LoadOptions changes what Load does. Nil is the zero value.
+type LoadOptions struct {
+	Sparse bool // members of indexes that the source lacks are left out
+}
+
 // Load reads the tree below what refName and d name; see [layout.Resolve].
-func Load(ctx context.Context, src layout.Source, refName string, d digest.Digest) (*Tree, error) {
+func Load(ctx context.Context, src layout.Source, refName string, d digest.Digest, opts *LoadOptions) (*Tree, error) {
+	if opts == nil {
+		opts = &LoadOptions{}
+	}
 	x, err := src.Index(ctx)
 	if err != nil {
 		return nil, err
 	}
 	t := &Tree{Source: src, RefNames: map[string]digest.Digest{}}
+	_, tags := src.(consumer.Tagger)
+	t.partial = tags && (refName != "" || d != "")
 	for _, desc := range x.Entries() {
 		if name := layout.RefName(desc); name != "" {
 			t.RefNames[name] = desc.Digest
@@ -58,7 +70,7 @@ func Load(ctx context.Context, src layout.Source, refName string, d digest.Diges
 		i := slices.IndexFunc(t.Roots, func(r *Root) bool { return r.Desc.Digest == desc.Digest })
 		if i < 0 {
 			r := &Root{Desc: desc}
-			if err := r.load(ctx, src); err != nil {
+			if err := r.load(ctx, src, opts.Sparse); err != nil {
 				return nil, err
 			}
 			i = len(t.Roots)
@@ -71,8 +83,8 @@ func Load(ctx context.Context, src layout.Source, refName string, d digest.Diges
 	return t, nil
 }
 
-func (r *Root) load(ctx context.Context, src layout.Source) error {
-	opts := &layout.WalkOptions{KeepGoing: true, NoSubjects: true, DocumentsOnly: true}
+func (r *Root) load(ctx context.Context, src layout.Source, sparse bool) error {
+	opts := &layout.WalkOptions{Sparse: sparse, KeepGoing: true, NoSubjects: true, DocumentsOnly: true}
 	for n, err := range layout.Walk(ctx, src, []ocispec.Descriptor{r.Desc}, opts) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -81,7 +93,7 @@ func (r *Root) load(ctx context.Context, src layout.Source) error {
 			return err
 		}
 		if err == nil && n.Document == nil {
-			continue // of no known type
+			continue // of no known type, or left out
 		}
 		node := &Node{Root: r, Desc: n.Desc, Document: n.Document, Err: err}
 		for _, p := range n.Parents {
@@ -112,9 +124,16 @@ func (r *Root) top() *layout.Document {
 
 // Document returns the document with this digest below r, or nil.
 func (r *Root) Document(d digest.Digest) *layout.Document {
+	if n := r.node(d); n != nil {
+		return n.Document
+	}
+	return nil
+}
+
+func (r *Root) node(d digest.Digest) *Node {
 	for _, n := range r.Nodes {
 		if n.Desc.Digest == d {
-			return n.Document
+			return n
 		}
 	}
 	return nil
