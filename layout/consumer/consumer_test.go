@@ -75,6 +75,7 @@ func TestDocker(t *testing.T) {
 		{"v2 for v3", m.ImageIndex(m.On(other, "linux/amd64"), m.On(amd, "linux/amd64/v2")), "linux/amd64/v3", wants{taken: amd.Digest}},
 		{"entry without platform, its config is not asked", m.ImageIndex(arm), "linux/amd64", wants{taken: arm.Digest}},
 		{"platform of empty fields", m.ImageIndex(empty, m.On(amd, "linux/amd64")), "linux/amd64", wants{taken: amd.Digest}},
+		{"nothing but a platform of empty fields", m.ImageIndex(empty), "linux/amd64", wants{"", consumer.FailArtifact, sourcetest.TypeUnknownConfig}},
 		{"nothing but an artifact without platform", m.ImageIndex(files), "linux/amd64", wants{"", consumer.FailArtifact, sourcetest.TypeUnknownConfig}},
 		{"nested", m.ImageIndex(m.ImageIndex(m.On(amd, "linux/amd64"))), "linux/amd64", wants{taken: amd.Digest}},
 		{"nested without match ends the search", m.ImageIndex(m.ImageIndex(m.On(arm, "linux/arm64")), amd), "linux/amd64", wants{"", consumer.FailPlatform, "no matching"}},

@@ -158,11 +158,9 @@ func staleFlavor(_ context.Context, t *lint.Tree, report func(lint.Finding)) err
 	})
 }
 
-// newer tells whether version a is newer than b; today is newer than all.
+// newer tells whether version a is newer than b. As text, today is above all
+// numbers, as it should be.
 func newer(a, b string) bool {
-	if a == versionToday || b == versionToday {
-		return a == versionToday && b != versionToday
-	}
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range max(len(as), len(bs)) {
 		var x, y string

@@ -186,6 +186,12 @@ func TestLintRules(t *testing.T) {
 		{"an older version first", func(p published) []ocispec.Descriptor {
 			return []ocispec.Descriptor{p.flavor("kvm-amd64-1999.12.0-abc12345", release, raw), p.flavor("kvm-amd64-2150.1.0-abc12345", release, raw)}
 		}, []string{"warning stale-flavor: kvm-amd64-1999.12.0-abc12345 and kvm-amd64-2150.1.0-abc12345"}},
+		{"an older version last", func(p published) []ocispec.Descriptor {
+			return []ocispec.Descriptor{p.flavor("kvm-amd64-1000.0-abc12345", release, raw), p.flavor("kvm-amd64-999.1-abc12345", release, raw)}
+		}, []string{"warning stale-flavor: kvm-amd64-1000.0-abc12345 and kvm-amd64-999.1-abc12345"}},
+		{"main is newer than all", func(p published) []ocispec.Descriptor {
+			return []ocispec.Descriptor{p.flavor("kvm-amd64-today-abc12345", release, raw), p.flavor("kvm-amd64-2150.1.0-abc12345", release, raw)}
+		}, []string{"warning stale-flavor: kvm-amd64-today-abc12345 and kvm-amd64-2150.1.0-abc12345"}},
 		{"renamed PXE", func(p published) []ocispec.Descriptor {
 			return []ocispec.Descriptor{p.On(p.Image("c", "linux/amd64"), "linux/amd64"), p.flavor("baremetal_pxe-amd64-2150.1.0-abc12345", release, kernel, initrd, squash)}
 		}, []string{"warning boot-fallback: boot-operator for amd64: no error, but the IPXEBootConfig gets no kernelURL"}},
@@ -200,7 +206,8 @@ func TestLintRules(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := published{sourcetest.NewMemory(t)}
-			p.Name("2150.1.0", p.ImageIndex(test.make(p)...))
+			entries := test.make(p)
+			p.Name("2150.1.0", p.ImageIndex(entries...))
 			tree, err := lint.Load(t.Context(), p, "", "", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -217,6 +224,16 @@ func TestLintRules(t *testing.T) {
 					continue
 				}
 				test.want = slices.Delete(test.want, i, i+1)
+				// The cure takes out the older one, wherever it stands.
+				if f.Rule == "stale-flavor" {
+					stale := entries[0].Digest
+					if test.name != "an older version first" {
+						stale = entries[1].Digest
+					}
+					if f.Path[1] != stale || !strings.Contains(f.Cure, string(stale)) {
+						t.Errorf("stale is %s (%s), want %s", f.Path[1], f.Cure, stale)
+					}
+				}
 				if f.Cure == "" || len(f.Path) != 2 || f.RefNames[0] != "2150.1.0" {
 					t.Errorf("finding = %+v", f)
 				}

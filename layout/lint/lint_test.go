@@ -210,7 +210,7 @@ func TestRules(t *testing.T) {
 				m.Name(bad, a)
 				wants = append(wants, want{"ref-name", lint.Error, a.Digest, fmt.Sprintf("ref name %q: ", bad)})
 			}
-			for _, good := range []string{"v1", "_x", "2150.1.0", "app:v1", "LOCALHOST:5000/app:v1", "ghcr.io/a__b---c.d/e:V_1", "[::1]:5000/app:v1", strings.Repeat("t", 128)} {
+			for _, good := range []string{"v1", "_x", "2150.1.0", "app:v1", "LOCALHOST:5000/app:v1", "Host/app:v1", "ghcr.io/a__b---c.d/e:V_1", "[::1]:5000/app:v1", strings.Repeat("t", 128)} {
 				m.Name(good, a)
 			}
 			return wants
