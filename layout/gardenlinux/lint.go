@@ -179,7 +179,7 @@ func newer(a, b string) bool {
 
 // updatePrefix asks for each flavor as a machine does that calls itself so, and,
 // as ADR 0035 has it, by the cname alone.
-func updatePrefix(ctx context.Context, t *lint.Tree, report func(lint.Finding)) error {
+func updatePrefix(_ context.Context, t *lint.Tree, report func(lint.Finding)) error {
 	return lintIndexes(t, func(n *lint.Node, builds []lintBuild) error {
 		var asked []string
 		for _, b := range builds {
@@ -188,22 +188,20 @@ func updatePrefix(ctx context.Context, t *lint.Tree, report func(lint.Finding)) 
 					continue
 				}
 				asked = append(asked, cname)
-				o, err := Update{CName: cname, Unsigned: true}.Take(ctx, t.Source, n.Desc, consumer.Ask{})
-				if err != nil {
-					return err
+				i := Update{CName: cname}.choose(n.Entries)
+				if i < 0 {
+					continue // the architecture stands in an annotation of its own
 				}
-				if len(o.Path) == 0 {
-					continue
-				}
-				got := entryName(o.Desc.Annotations, o.Desc.Platform)
+				taken := n.Entries[i]
+				got := entryName(taken.Annotations, taken.Platform)
 				if got.CName == b.name.CName {
 					continue // another architecture is that of another machine, or the first of its name
 				}
-				f := n.Finding(o.Desc.Digest)
+				f := n.Finding(taken.Digest)
 				f.Why = fmt.Sprintf("a machine that calls itself %s gets %s", cname, got)
 				f.Cure = "machines have to ask for the whole flavor, " + b.name.Flavor()
 				if cname == b.name.Flavor() {
-					f.Cure = n.Root.RemoveCommand(o.Desc.Digest)
+					f.Cure = n.Root.RemoveCommand(taken.Digest)
 				}
 				report(f)
 			}

@@ -183,6 +183,10 @@ func TestLintRules(t *testing.T) {
 			"error no-os-version: the entry of kvm_usi-amd64-2150.1.0-abc12345",
 			"error update-fails: gardenlinux-update of kvm_usi-amd64: index entry matched cname but platform.os.version is empty",
 		}},
+		{"a cname without an architecture", func(p published) []ocispec.Descriptor {
+			e := p.flavor("kvm-amd64-2150.1.0-abc12345", release, raw)
+			return []ocispec.Descriptor{sourcetest.With(e, "cname", "kvm")}
+		}, nil},
 		{"an older version first", func(p published) []ocispec.Descriptor {
 			return []ocispec.Descriptor{p.flavor("kvm-amd64-1999.12.0-abc12345", release, raw), p.flavor("kvm-amd64-2150.1.0-abc12345", release, raw)}
 		}, []string{"warning stale-flavor: kvm-amd64-1999.12.0-abc12345 and kvm-amd64-2150.1.0-abc12345"}},

@@ -50,21 +50,16 @@ func (u Update) Take(ctx context.Context, src layout.Source, root ocispec.Descri
 		return o, err
 	}
 	// A manifest has no field "manifests", so nothing is found in it.
-	i := slices.IndexFunc(o.Document.Manifests, func(d ocispec.Descriptor) bool {
-		return strings.HasPrefix(d.Annotations[annotationCName], u.CName)
-	})
+	i := u.choose(o.Document.Manifests)
 	if i < 0 {
 		o.Why = fmt.Sprintf("none of %d entries has an annotation cname that begins so", len(o.Document.Manifests))
 		return failed(o, consumer.FailName, "no manifest found for cname %s", u.CName), nil
 	}
-	entry := o.Document.Manifests[i]
-	others := slices.DeleteFunc(slices.Clone(o.Document.Manifests[i+1:]), func(d ocispec.Descriptor) bool {
-		return !strings.HasPrefix(d.Annotations[annotationCName], u.CName)
-	})
+	entry, others := o.Document.Manifests[i], o.Document.Manifests[i+1:]
 	o.Path, o.Desc, o.Document = append(o.Path, o.Desc), entry, nil
 	o.Why = fmt.Sprintf("entry %d is the first whose cname begins with %s: %s", i+1, u.CName, entry.Annotations[annotationCName])
-	if len(others) > 0 {
-		o.Notes = append(o.Notes, fmt.Sprintf("%d more entries begin so, the next with %s", len(others), others[0].Annotations[annotationCName]))
+	if next := u.choose(others); next >= 0 {
+		o.Notes = append(o.Notes, "there are more that begin so, the next is "+others[next].Annotations[annotationCName])
 	}
 	if entry.Platform == nil || entry.Platform.OSVersion == "" {
 		return failed(o, consumer.FailDocument, "index entry matched cname but platform.os.version is empty for digest %s", entry.Digest), nil
@@ -91,6 +86,13 @@ func (u Update) Take(ctx context.Context, src layout.Source, root ocispec.Descri
 	}
 	o.Notes = append(o.Notes, fmt.Sprintf("installed as %s-%s+3.efi", u.CName, entry.Platform.OSVersion))
 	return o, nil
+}
+
+// choose returns the number of the entry that is taken, or -1.
+func (u Update) choose(entries []ocispec.Descriptor) int {
+	return slices.IndexFunc(entries, func(d ocispec.Descriptor) bool {
+		return strings.HasPrefix(d.Annotations[annotationCName], u.CName)
+	})
 }
 
 // verify looks for the tag that cosign makes, and for the digest in what it

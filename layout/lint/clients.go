@@ -67,7 +67,7 @@ func platforms(r *Root) []ocispec.Platform {
 	}
 	for _, n := range r.Nodes {
 		for _, e := range n.Entries {
-			if layout.IsAttestation(e) || r.node(e.Digest) == nil {
+			if layout.IsAttestation(e) || r.byDigest[e.Digest] == nil {
 				continue
 			}
 			if p := e.Platform; p != nil && slices.Contains(runtimeSystems, p.OS) {

@@ -28,6 +28,7 @@ type Root struct {
 	Desc     ocispec.Descriptor // the first of them
 	RefNames []string
 	Nodes    []*Node // depth first, parents first, each digest once; the root itself first
+	byDigest map[digest.Digest]*Node
 }
 
 // A Node is a document.
@@ -69,7 +70,7 @@ func Load(ctx context.Context, src layout.Source, refName string, d digest.Diges
 	for _, desc := range descs {
 		i := slices.IndexFunc(t.Roots, func(r *Root) bool { return r.Desc.Digest == desc.Digest })
 		if i < 0 {
-			r := &Root{Desc: desc}
+			r := &Root{Desc: desc, byDigest: map[digest.Digest]*Node{}}
 			if err := r.load(ctx, src, opts.Sparse); err != nil {
 				return nil, err
 			}
@@ -110,6 +111,7 @@ func (r *Root) load(ctx context.Context, src layout.Source, sparse bool) error {
 			node.Entries = node.Document.Manifests
 		}
 		r.Nodes = append(r.Nodes, node)
+		r.byDigest[n.Desc.Digest] = node
 	}
 	return nil
 }
@@ -124,17 +126,8 @@ func (r *Root) top() *layout.Document {
 
 // Document returns the document with this digest below r, or nil.
 func (r *Root) Document(d digest.Digest) *layout.Document {
-	if n := r.node(d); n != nil {
+	if n := r.byDigest[d]; n != nil {
 		return n.Document
-	}
-	return nil
-}
-
-func (r *Root) node(d digest.Digest) *Node {
-	for _, n := range r.Nodes {
-		if n.Desc.Digest == d {
-			return n
-		}
 	}
 	return nil
 }
