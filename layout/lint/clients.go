@@ -89,7 +89,7 @@ func platforms(r *Root) []ocispec.Platform {
 // artifact is there for those who want it, and so are referrers.
 func isTag(r *Root) bool {
 	top := r.top()
-	return top != nil && top.IsIndex && top.Subject == nil && !slices.ContainsFunc(r.RefNames, isReferrerTag)
+	return top != nil && top.IsIndex && top.Subject == nil && !slices.ContainsFunc(r.RefNames, layout.IsReferrerRefName)
 }
 
 func artifactForImage(ctx context.Context, t *Tree, report func(Finding)) error {

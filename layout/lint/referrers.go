@@ -5,20 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
-	"github.com/gardenlinux/gloci-layout/layout/consumer"
 )
 
 // referrerTag is a tag that names what belongs to a digest: sha256-<hex> lists
 // the referrers where a registry has no API for them (distribution-spec,
 // "Referrers Tag Schema"), with .sig, .att or .sbom it is cosign's.
 var referrerTag = regexp.MustCompile(`^(?:.*:)?(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(\.(sig|att|sbom))?$`)
-
-func isReferrerTag(name string) bool { return referrerTag.MatchString(name) }
 
 // subjectOf returns what a ref name says that it belongs to.
 func subjectOf(name string) (d digest.Digest, suffix string, ok bool) {
@@ -91,37 +90,40 @@ func (t *Tree) signed(ctx context.Context) (map[digest.Digest]bool, error) {
 			}
 		}
 	}
-	if !t.partial {
+	// A registry that was opened for one tag lists no others, but knows what
+	// refers to what. Elsewhere the documents read above are all that there are,
+	// and what is damaged keeps nobody from reading the others.
+	lister, ok := t.Source.(layout.ReferrerLister)
+	if !ok {
 		return signed, nil
 	}
-	// The tags of signatures are beside what was asked for.
 	for _, r := range t.Roots {
 		for _, n := range r.Nodes {
-			_, err := consumer.FindTag(ctx, t.Source, strings.Replace(string(n.Desc.Digest), ":", "-", 1)+".sig")
-			if err == nil {
-				signed[n.Desc.Digest] = true
-			} else if !errors.Is(err, layout.ErrNotFound) {
+			found, err := lister.Referrers(ctx, n.Desc.Digest)
+			if err != nil {
 				return nil, err
+			}
+			for _, x := range found {
+				_, suffix, _ := subjectOf(layout.RefName(x.Desc))
+				if suffix == "sig" || isSignatureType(x.Desc.ArtifactType) {
+					signed[n.Desc.Digest] = true
+				}
 			}
 		}
 	}
 	return signed, nil
 }
 
-// isSignature goes by the names that cosign, sigstore and notation use.
 func isSignature(doc *layout.Document) bool {
-	types := []string{doc.ArtifactType}
-	for _, l := range doc.Layers {
-		types = append(types, l.MediaType)
-	}
-	for _, s := range types {
-		for _, word := range []string{"sigstore", "cosign", "signature", "simplesigning"} {
-			if strings.Contains(s, word) {
-				return true
-			}
-		}
-	}
-	return false
+	return isSignatureType(doc.ArtifactType) ||
+		slices.ContainsFunc(doc.Layers, func(l ocispec.Descriptor) bool { return isSignatureType(l.MediaType) })
+}
+
+// isSignatureType goes by the names that cosign, sigstore and notation use.
+func isSignatureType(mediaType string) bool {
+	return slices.ContainsFunc([]string{"sigstore", "cosign", "signature", "simplesigning"}, func(word string) bool {
+		return strings.Contains(mediaType, word)
+	})
 }
 
 func unsigned(ctx context.Context, t *Tree, report func(Finding)) error {
@@ -163,7 +165,7 @@ func unsigned(ctx context.Context, t *Tree, report func(Finding)) error {
 
 func allReferrerTags(names []string) bool {
 	for _, name := range names {
-		if !isReferrerTag(name) {
+		if !layout.IsReferrerRefName(name) {
 			return false
 		}
 	}

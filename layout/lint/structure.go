@@ -50,7 +50,7 @@ func mixedLayers(_ context.Context, t *Tree, report func(Finding)) error {
 		switch {
 		case doc.IsImage() && len(other) > 0:
 			f.Why = "a container image with layers that are none of one: " + someOf(other) + "; podman and docker cannot pull it"
-			f.Cure = "put these layers into a manifest of their own beside it, as gloci-layout add artifact LAYOUT FILE... makes one"
+			f.Cure = "gloci-layout detach layer LAYOUT REF --digest " + string(n.Desc.Digest) + " --media-type '" + other[0] + "'; gloci-layout add artifact makes a manifest of its own of such files"
 		case !doc.IsImage() && len(image) > 0 && len(other) > 0:
 			f.Severity = Warning
 			f.Why = "an artifact with layers of a root file system (" + someOf(image) + ") among others"

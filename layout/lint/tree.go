@@ -19,8 +19,6 @@ type Tree struct {
 	Roots  []*Root // each digest once, in the order of index.json
 	// RefNames are all of index.json, also those that Roots leaves out.
 	RefNames map[string]digest.Digest
-	// partial tells that the source may know more tags than RefNames.
-	partial bool
 }
 
 // A Root is an entry of index.json, or several with the same digest.
@@ -56,8 +54,6 @@ func Load(ctx context.Context, src layout.Source, refName string, d digest.Diges
 		return nil, err
 	}
 	t := &Tree{Source: src, RefNames: map[string]digest.Digest{}}
-	_, tags := src.(consumer.Tagger)
-	t.partial = tags && (refName != "" || d != "")
 	for _, desc := range x.Entries() {
 		if name := layout.RefName(desc); name != "" {
 			t.RefNames[name] = desc.Digest
