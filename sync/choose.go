@@ -188,7 +188,16 @@ func selectBelow(ctx context.Context, src layout.Source, roots []ocispec.Descrip
 			part.hidden[n.Desc.Digest] = true
 		}
 	}
+	if lister, ok := src.(layout.ReferrerLister); ok {
+		return partLister{part, lister}, chosen, nil
+	}
 	return part, chosen, nil
+}
+
+// A partLister is a partSource that lists all referrers, of what was chosen too.
+type partLister struct {
+	*partSource
+	layout.ReferrerLister
 }
 
 // A partSource is a source that seems to lack some documents.

@@ -165,7 +165,10 @@ func (p *pusher) open(ctx context.Context) error {
 	}
 	// Within one registry the blobs need not travel.
 	src := p.src
-	if part, ok := src.(*partSource); ok {
+	switch part := src.(type) {
+	case *partSource:
+		src = part.Source
+	case partLister:
 		src = part.Source
 	}
 	if r, ok := src.(*Remote); ok && r.client.Named.Name() != p.dest.String() && reference.Domain(r.client.Named) == reference.Domain(p.dest.named) {

@@ -21,9 +21,15 @@ import (
 // cosign writes them, get that tag, and [Push] moves such tags before all
 // others.
 func ReferrerTargets(ctx context.Context, src layout.Source, targets []Target) ([]Target, error) {
+	type place struct {
+		path, tag string
+		digest    digest.Digest
+	}
+	have := map[place]bool{}
 	roots := map[string][]ocispec.Descriptor{} // by path
 	for _, t := range targets {
 		roots[t.Path] = append(roots[t.Path], t.Desc)
+		have[place{t.Path, t.Tag, t.Desc.Digest}] = true
 	}
 	var more []Target
 	for _, path := range slices.Sorted(maps.Keys(roots)) {
@@ -36,7 +42,7 @@ func ReferrerTargets(ctx context.Context, src layout.Source, targets []Target) (
 			if t.RefName != "" {
 				t.Tag = tagOf(t.RefName)
 			}
-			if !slices.ContainsFunc(targets, func(o Target) bool { return o.Path == path && o.Tag == t.Tag && o.Desc.Digest == t.Desc.Digest }) {
+			if !have[place{path, t.Tag, t.Desc.Digest}] {
 				more = append(more, t)
 			}
 		}

@@ -38,23 +38,22 @@ func newPullCommand(e *env) *cli.Command {
 			&cli.StringFlag{Name: "ref", Usage: "store what was pulled under the ref name `NAME`", Destination: &opts.ref},
 			&cli.BoolFlag{Name: "scoped", Usage: "store under the ref name HOST/REPO:TAG", Destination: &opts.scoped},
 			&cli.BoolFlag{Name: "sparse", Usage: "leave members of indexes away that the flags do not select", Destination: &opts.pull.Sparse},
-			&cli.BoolFlag{Name: "referrers", Usage: "fetch what refers to the content; --referrers=false does not", Value: true, Destination: &opts.referrers},
 			jobsFlag(&opts.jobs),
 			replaceFlag(&opts.replace),
-		}, opts.sel.flags()...), opts.registry.flags("")...),
+		}, append(opts.referrers.flags(), opts.sel.flags()...)...), opts.registry.flags("")...),
 		Action: func(c *cli.Context) error { return runPull(c, e, &opts) },
 	}
 }
 
 type pullOptions struct {
-	filter            layoutsync.TagFilter
-	pull              layoutsync.PullOptions
-	ref               string
-	scoped, referrers bool
-	replace           bool
-	jobs              int
-	sel               selectFlags
-	registry          registryFlags
+	filter          layoutsync.TagFilter
+	pull            layoutsync.PullOptions
+	ref             string
+	scoped, replace bool
+	referrers       referrersFlags
+	jobs            int
+	sel             selectFlags
+	registry        registryFlags
 }
 
 type pullResult struct {
@@ -165,7 +164,7 @@ func (opts *pullOptions) parse(c *cli.Context, operands []string) ([]pullSource,
 		}
 		opts.pull.Select = &sel
 	}
-	opts.pull.NoReferrers, opts.pull.Jobs = !opts.referrers, opts.jobs
+	opts.pull.NoReferrers, opts.pull.Jobs = opts.referrers.out(), opts.jobs
 	var sources []pullSource
 	for _, operand := range operands {
 		ref, err := layout.ParseReference(operand)

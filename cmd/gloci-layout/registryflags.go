@@ -144,3 +144,15 @@ func parseSize(s string) (int64, error) {
 	}
 	return n * unit, err
 }
+
+// referrersFlags say whether what refers to the content goes with it.
+type referrersFlags struct{ with, without bool }
+
+func (r *referrersFlags) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "referrers", Usage: "take along what refers to the content and to what it names: signatures, SBOMs and the like", Value: true, Destination: &r.with},
+		&cli.BoolFlag{Name: "no-referrers", Usage: "leave it out, as --referrers=false", Destination: &r.without},
+	}
+}
+
+func (r *referrersFlags) out() bool { return r.without || !r.with }

@@ -17,14 +17,13 @@ func newSyncCommand(e *env) *cli.Command {
 	flags := append([]cli.Flag{
 		&cli.BoolFlag{Name: "merge", Usage: "keep entries that only the repository has: the tag gets an index of both sides' entries", Destination: &opts.push.Merge},
 		&cli.BoolFlag{Name: "replace", Usage: "drop entries that only the repository has", Destination: &opts.push.Replace},
-		&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to the chosen ref names and what they name, signatures and the like", Destination: &opts.noReferrers},
 		&cli.BoolFlag{Name: "sparse", Usage: "allow for members of indexes that neither side has; the registry may refuse such an index", Destination: &opts.push.Sparse},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be sent", Destination: &opts.push.DryRun},
 		&cli.BoolFlag{Name: "prune", Usage: "delete tags of the repository that SOURCE has not, last of all", Destination: &opts.push.Prune},
 		&cli.StringFlag{Name: "digest-file", Usage: "write the digest of the one tag that was synced to `FILE`", Destination: &opts.digestFile},
 		&cli.StringFlag{Name: "lock-file", Usage: "write what was synced, ref names and digests, to `FILE`", Destination: &opts.lockFile},
 		jobsFlag(&opts.jobs),
-	}, opts.choice.flags()...)
+	}, append(opts.referrers.flags(), opts.choice.flags()...)...)
 	flags = append(flags, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
 	flags = append(flags, opts.from.follows())
@@ -54,7 +53,7 @@ type syncOptions struct {
 	choice               choiceFlags
 	digestFile, lockFile string
 	jobs                 int
-	noReferrers          bool
+	referrers            referrersFlags
 	common, dest         registryFlags
 	from                 sourceFlags
 }
@@ -126,7 +125,7 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 		if opts.digestFile != "" && len(opts.push.Targets) != 1 {
 			return usagef(c, "--digest-file is for one tag, and SOURCE has %d; --lock-file takes any number", len(opts.push.Targets))
 		}
-		if !opts.noReferrers {
+		if !opts.referrers.out() {
 			more, err := layoutsync.ReferrerTargets(c.Context, src, opts.push.Targets)
 			if err != nil {
 				return err
