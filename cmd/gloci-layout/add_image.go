@@ -15,7 +15,7 @@ import (
 func newAddImageCommand(e *env) *cli.Command {
 	var opts addImageOptions
 	return &cli.Command{
-		Name: "image", Usage: "add images or artifacts of other sources", ArgsUsage: "LAYOUT SOURCE...",
+		Name: "image", Usage: "add images or artifacts of other sources, or make an image of a root file system", ArgsUsage: "LAYOUT [SOURCE...]",
 		Description: "Copies what each SOURCE names, with all that belongs to it and all that refers to it, such as signatures and SBOMs, unless --no-referrers; " +
 			"every byte and digest stays as it is. " +
 			"A SOURCE without ref name or digest has to name exactly one thing, unless --all says otherwise.\n\n" +
@@ -24,15 +24,15 @@ func newAddImageCommand(e *env) *cli.Command {
 			"would no longer be named: that is refused with exit status 6.\n\n" +
 			"With --into it becomes an entry of the index that INDEXREF names, in place of the entry for the same platform; " +
 			"the index is made if it is absent. An image index gives it all its entries. " +
-			"Then it has a ref name of its own only with --ref.\n\n" + sourceHelp,
-		Flags: append([]cli.Flag{
+			"Then it has a ref name of its own only with --ref.\n\n" + rootfsHelp + "\n\n" + sourceHelp,
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "ref", Usage: "store it under the ref name `NAME`", Destination: &opts.ref},
 			&cli.StringFlag{Name: "into", Usage: "make it an entry of the index `INDEXREF`", Destination: &opts.into},
-			&cli.StringFlag{Name: "platform", Usage: "the `PLATFORM` of that entry, or of the wanted entry of an index; else the image says it", Destination: &opts.platform},
+			&cli.StringFlag{Name: "platform", Usage: "the `PLATFORM` of that entry, of the wanted entry of an index, or of a new image; else the image says it", Destination: &opts.platform},
 			&cli.BoolFlag{Name: "all", Usage: "add all that the source names", Destination: &opts.all},
 			&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to the images and to what they name", Destination: &opts.noReferrers},
 			replaceFlag(&opts.replace),
-		}, opts.from.flags()...),
+		}, opts.build.flags(), opts.from.flags()),
 		Action: func(c *cli.Context) error { return runAddImage(c, e, &opts) },
 	}
 }
@@ -42,13 +42,14 @@ type addImageOptions struct {
 	all, replace        bool
 	noReferrers         bool
 	from                sourceFlags
+	build               buildOptions
 }
 
 func runAddImage(c *cli.Context, e *env, opts *addImageOptions) error {
 	var platform *ocispec.Platform
 	var err error
 	if opts.platform != "" {
-		if opts.into == "" {
+		if opts.into == "" && !opts.build.wanted(c) {
 			return usagef(c, "--platform goes with --into")
 		}
 		if platform, err = layout.ParsePlatform(opts.platform); err != nil {
@@ -61,6 +62,15 @@ func runAddImage(c *cli.Context, e *env, opts *addImageOptions) error {
 				return err
 			}
 		}
+	}
+	if opts.build.wanted(c) {
+		return runBuildImage(c, e, opts, platform)
+	}
+	if err := opts.build.checkUnused(c); err != nil {
+		return err
+	}
+	if c.NArg() < 2 {
+		return usagef(c, "SOURCE is missing, or --rootfs, --layer or --base")
 	}
 	ctx := c.Context
 	var changes []changeResult
