@@ -21,7 +21,7 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout/image"
 )
 
-const rootfsHelp = `With --rootfs, --layer or --base a new image is made instead, and there is no SOURCE: of the image that --base names, in LAYOUT or in another SOURCE; of what --rootfs names, a directory or a tar archive, as one layer on top; and of each --layer, as it is. Its config is that of the base, with what --cmd, --entrypoint, --env, --label, --user, --workdir, --expose, --volume and --stop-signal change. ` +
+const rootfsHelp = `With --rootfs, --layer or --base a new image is made instead, and there is no SOURCE: of the image that --base names, as a ref name or @DIGEST of LAYOUT or as a SOURCE with its transport (oci:DIR); of what --rootfs names, a directory or a tar archive, as one layer on top; and of each --layer, as it is. Its config is that of the base, with what --cmd, --entrypoint, --env, --label, --user, --workdir, --expose, --volume and --stop-signal change. ` +
 	`A new entrypoint takes the cmd of the base away. Without a base, --platform says what the image is for.
 
 The files of a directory are taken with their owners, modes, times, hard links and the extended attributes that mean something on another host; sockets are left out with a warning. --owner gives all of them one owner. Character devices 0:0 and directories with the attribute overlay.opaque are whiteouts, as in overlayfs. ` +
@@ -257,7 +257,11 @@ func (opts *addImageOptions) withBase(c *cli.Context, e *env, s *layout.Stage, p
 	if err != nil {
 		return err
 	}
-	return find(s, layout.Reference{RefName: refName, Digest: d})
+	err = find(s, layout.Reference{RefName: refName, Digest: d})
+	if _, serr := os.Stat(operand); serr == nil && errors.Is(err, layout.ErrNotFound) {
+		err = layout.WithHint(err, "a layout directory as base is oci:"+operand+", an .oci file oci-archive:"+operand)
+	}
+	return err
 }
 
 // namesSource tells whether an operand that may be a ref name or a SOURCE is a

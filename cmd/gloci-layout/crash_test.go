@@ -48,6 +48,8 @@ func crashCases() []*crashCase {
 		{name: "add image", args: []string{"add", "image", "L", "oci:src:app", "--ref", "new"}, layout: "L"},
 		{name: "add image into", args: []string{"add", "image", "L", "oci:src:app", "--into", "set", "--platform", "linux/arm64"}, layout: "L"},
 		{name: "add image from a tarball", args: []string{"add", "image", "L", "oci-archive:in.oci:app", "--ref", "new"}, layout: "L"},
+		{name: "add image of a root file system", args: []string{"add", "image", "L", "--rootfs", "root", "--ref", "new", "--platform", "linux/amd64"}, layout: "L"},
+		{name: "add image of a layer", args: []string{"add", "image", "L", "--base", "oci:real:base", "--layer", "layer.tar", "--into", "set"}, layout: "L"},
 		{name: "add artifact", args: []string{"add", "artifact", "L", "--ref", "new", "--artifact-type", "application/vnd.example", "a.txt:text/plain", "b.txt:text/plain"}, layout: "L"},
 		{name: "add artifact over another", args: []string{"add", "artifact", "L", "--ref", "old", "--artifact-type", "application/vnd.example", "a.txt:text/plain"}, layout: "L"},
 		{name: "add flavor", args: []string{"add", "flavor", "L", "--ref", "1877.3", "build"}, layout: "L"},
@@ -93,6 +95,11 @@ func makeTemplate(t *testing.T) string {
 	file(base+".manifest", "dpkg 1.22\n")
 	file(base+".release", "ID=gardenlinux\nGARDENLINUX_CNAME=kvm-gardener_prod-amd64-1877.3\nGARDENLINUX_VERSION=1877.3\n"+
 		"GARDENLINUX_COMMIT_ID=a1b2c3d4\nGARDENLINUX_FEATURES=base,gardener,kvm,_prod\n")
+	file("root/etc/os-release", "ID=gardenlinux\n")
+	file("root/srv/data", strings.Repeat("the data\n", 10_000))
+	file("layer.tar", string(tarOf(t, []member{{name: "srv/more", content: "more\n", mode: 0o644}})))
+	runs := newRawLayout(t, filepath.Join(dir, "real"))
+	runs.index(named(runs.runnable("arm64", "base").manifest, "base"))
 	src := newRawLayout(t, filepath.Join(dir, "src"))
 	src.index(named(src.image("the layer of app"), "app"))
 	l := newRawLayout(t, filepath.Join(dir, "L"))
@@ -164,7 +171,8 @@ func (c *crashCase) copy(t *testing.T) string {
 func (c *crashCase) run(ctx context.Context, t *testing.T, dir string, plan killpoint.Plan) (*killpoint.Result, error) {
 	return killpoint.Run(ctx, killpoint.Command{
 		Path: binary(t), Args: append(slices.Clone(c.args), "--quiet"), Dir: dir, Under: dir,
-		Env: binaryEnv(filepath.Dir(dir)), Timeout: 30 * time.Second,
+		// The files of copies are of different times.
+		Env: append(binaryEnv(filepath.Dir(dir)), "SOURCE_DATE_EPOCH=1"), Timeout: 30 * time.Second,
 	}, plan)
 }
 

@@ -232,6 +232,9 @@ func (t *tree) explain(rel string, err error) error {
 	if cause := t.canceled(); cause != nil {
 		return cause
 	}
+	if errors.Is(err, fs.ErrNotExist) { // it was there when the directory was read
+		return changed(filepath.Join(t.dir, rel))
+	}
 	var known *fs.PathError
 	if errors.As(err, &known) {
 		return &fs.PathError{Op: known.Op, Path: filepath.Join(t.dir, rel), Err: known.Err}

@@ -341,4 +341,3 @@ func addHistory(config *object, n int, layers []Layer, edit *Edit) error {
 	}
 	return nil
 }
-

@@ -152,7 +152,7 @@ func copyTar(w io.Writer, r io.Reader) error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if !errors.Is(err, compress.ErrCorrupt) && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)) {
 			return fmt.Errorf("%w: no tar archive: %w", layout.ErrInvalid, err)
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
