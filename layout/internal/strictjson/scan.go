@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,9 @@ import (
 type scanner struct {
 	data []byte
 	pos  int
+	// names are those of the objects that are open, the outermost first, decoded.
+	// Most are part of data.
+	names [][]byte
 }
 
 func (s *scanner) errorf(format string, args ...any) error {
@@ -70,6 +74,9 @@ func (s *scanner) value(depth int) (Value, error) {
 	return Value(s.data[start:s.pos:s.pos]), nil
 }
 
+// fewNames is how many names of an object are compared one by one.
+const fewNames = 16
+
 func (s *scanner) object(depth int) error {
 	s.pos++ // {
 	if s.peek() == '}' {
@@ -77,7 +84,7 @@ func (s *scanner) object(depth int) error {
 		return nil
 	}
 	// Most objects have few names: a linear search beats a map until then.
-	var few []string
+	first := len(s.names)
 	var seen map[string]bool
 	for n := 1; ; n++ {
 		if n > MaxMembers {
@@ -90,28 +97,32 @@ func (s *scanner) object(depth int) error {
 		if err := s.string(); err != nil {
 			return err
 		}
-		name, err := unquote(s.data[start:s.pos])
-		if err != nil {
-			return err
+		name := s.data[start+1 : s.pos-1]
+		if bytes.IndexByte(name, '\\') >= 0 {
+			text, err := unquote(s.data[start:s.pos])
+			if err != nil {
+				return err
+			}
+			name = []byte(text)
 		}
-		duplicate := seen[name]
-		for _, old := range few {
-			duplicate = duplicate || old == name
+		duplicate := seen[string(name)]
+		for _, old := range s.names[first:] {
+			duplicate = duplicate || bytes.Equal(old, name)
 		}
 		if duplicate {
-			return s.errorf("name %s stands twice in one object", clip(strconv.Quote(name)))
+			return s.errorf("name %s stands twice in one object", clip(strconv.Quote(string(name))))
 		}
 		switch {
 		case seen != nil:
-			seen[name] = true
-		case len(few) < 16:
-			few = append(few, name)
+			seen[string(name)] = true
+		case len(s.names)-first < fewNames:
+			s.names = append(s.names, name)
 		default:
-			seen = map[string]bool{name: true}
-			for _, old := range few {
-				seen[old] = true
+			seen = map[string]bool{string(name): true}
+			for _, old := range s.names[first:] {
+				seen[string(old)] = true
 			}
-			few = nil
+			s.names = s.names[:first]
 		}
 		if s.peek() != ':' {
 			return s.errorf("want a colon after a name")
@@ -125,6 +136,7 @@ func (s *scanner) object(depth int) error {
 			s.pos++
 		case '}':
 			s.pos++
+			s.names = s.names[:first]
 			return nil
 		default:
 			return s.errorf("want a comma or the end of the object")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -142,4 +143,22 @@ func decode(t *testing.T, data []byte) any {
 		t.Fatalf("%q: %v", data, err)
 	}
 	return v
+}
+
+// BenchmarkParse reads an index of 2,000 entries as Garden Linux has them.
+func BenchmarkParse(b *testing.B) {
+	var entries []string
+	for i := range 2000 {
+		entries = append(entries, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%064x","size":%d,`+
+			`"annotations":{"architecture":"amd64","cname":"kvm-gardener_prod-amd64-%d","feature_set":"base,gardener,kvm,_prod"},`+
+			`"platform":{"architecture":"amd64","os":"gardenlinux","os.version":"%d"}}`, i, i, i, i))
+	}
+	raw := []byte(`{"schemaVersion":2,"manifests":[` + strings.Join(entries, ",") + `]}`)
+	b.SetBytes(int64(len(raw)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := strictjson.Parse(raw); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
