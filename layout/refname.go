@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -212,8 +211,10 @@ func Resolve(ctx context.Context, src Source, refName string, d digest.Digest) (
 
 func noRef(src Source, refName string, entries []ocispec.Descriptor) error {
 	var names []string
+	seen := map[string]bool{"": true}
 	for _, desc := range entries {
-		if name := RefName(desc); name != "" && !slices.Contains(names, name) {
+		if name := RefName(desc); !seen[name] {
+			seen[name] = true
 			names = append(names, name)
 		}
 	}
@@ -267,8 +268,10 @@ func ResolveOne(ctx context.Context, src Source, refName string, d digest.Digest
 		return ocispec.Descriptor{}, fmt.Errorf("%s: index.json has no entries: %w", src, ErrNotFound)
 	}
 	var matches []Match
+	seen := make(map[digest.Digest]bool, len(descs))
 	for _, desc := range descs {
-		if !slices.ContainsFunc(matches, func(m Match) bool { return m.Desc.Digest == desc.Digest }) {
+		if !seen[desc.Digest] {
+			seen[desc.Digest] = true
 			matches = append(matches, Match{Desc: desc, RefName: RefName(desc)})
 		}
 	}

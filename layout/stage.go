@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -306,10 +307,7 @@ func (s *Stage) Stat(ctx context.Context, d digest.Digest) (BlobInfo, error) {
 func (s *Stage) Blobs(ctx context.Context) iter.Seq2[BlobInfo, error] {
 	return func(yield func(BlobInfo, error) bool) {
 		s.mu.Lock()
-		var staged []BlobInfo
-		for d, blob := range s.staged {
-			staged = append(staged, BlobInfo{Digest: d, Size: blob.size})
-		}
+		staged := maps.Clone(s.staged)
 		s.mu.Unlock()
 		var all []BlobInfo
 		for info, err := range s.l.Blobs(ctx) {
@@ -317,11 +315,13 @@ func (s *Stage) Blobs(ctx context.Context) iter.Seq2[BlobInfo, error] {
 				yield(info, err)
 				return
 			}
-			if !slices.ContainsFunc(staged, func(b BlobInfo) bool { return b.Digest == info.Digest }) {
+			if _, ok := staged[info.Digest]; !ok {
 				all = append(all, info)
 			}
 		}
-		all = append(all, staged...)
+		for d, blob := range staged {
+			all = append(all, BlobInfo{Digest: d, Size: blob.size})
+		}
 		slices.SortFunc(all, func(a, b BlobInfo) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
 		for _, info := range all {
 			if !yield(info, nil) {
