@@ -57,12 +57,12 @@ func runInspect(c *cli.Context, e *env, opts *inspectOptions) error {
 			}
 			return showDocument(e, x.Descriptor(), x.Bytes(), opts.raw)
 		}
-		roots, err := layout.Resolve(ctx, src, ref.RefName, ref.Digest)
-		if err != nil {
-			return err
-		}
 		var desc ocispec.Descriptor
 		if opts.sel.given(c) || opts.config {
+			roots, err := layout.Resolve(ctx, src, ref.RefName, ref.Digest)
+			if err != nil {
+				return err
+			}
 			m, err := layout.SelectOne(ctx, src, roots, sel)
 			if err != nil {
 				return err
