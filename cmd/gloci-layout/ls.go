@@ -6,11 +6,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 )
@@ -60,17 +61,17 @@ func runLs(ctx context.Context, e *env, src layout.Source, ref layout.Reference)
 	}
 	rows := make([]lsResult, len(descs))
 	errs := make([]error, len(descs))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * runtime.GOMAXPROCS(0))
-	for i, desc := range descs {
-		g.Go(func() error {
-			rows[i], errs[i] = lsEntry(gctx, src, desc)
-			return nil // a damaged entry must not hide the others
+	var next atomic.Int64
+	var g sync.WaitGroup
+	for range min(2*runtime.GOMAXPROCS(0), len(descs)) {
+		g.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(descs)); i = next.Add(1) - 1 {
+				// A damaged entry must not hide the others.
+				rows[i], errs[i] = lsEntry(ctx, src, descs[i])
+			}
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
+	g.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
 )
@@ -110,22 +109,47 @@ func table[T row](e *env, heading []string, rows []T) error {
 		}
 		return nil
 	}
-	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
-	lines := [][]string{heading}
+	lines := make([][]string, 0, len(rows)+1)
+	lines = append(lines, heading)
 	for _, r := range rows {
 		lines = append(lines, r.columns())
 	}
-	for _, l := range lines {
-		for i := range l {
-			if l[i] = clean(l[i]); l[i] == "" {
-				l[i] = "-"
+	_, err := e.stdout.Write(align(lines))
+	return err
+}
+
+// align makes lines of equal numbers of cells, each column as wide as its widest
+// cell and two blanks. The last column has no blanks behind it.
+func align(lines [][]string) []byte {
+	var widths []int
+	total := 0
+	for _, cells := range lines {
+		for i, cell := range cells {
+			if cell = clean(cell); cell == "" {
+				cell = "-"
 			}
-		}
-		if _, err := fmt.Fprintln(w, strings.Join(l, "\t")); err != nil {
-			return err
+			cells[i] = cell
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			total += len(cell) + 2
 		}
 	}
-	return w.Flush()
+	out := make([]byte, 0, 2*total)
+	for _, cells := range lines {
+		for i, cell := range cells {
+			out = append(out, cell...)
+			if i == len(cells)-1 {
+				break
+			}
+			for range widths[i] + 2 - utf8.RuneCountInString(cell) {
+				out = append(out, ' ')
+			}
+		}
+		out = append(out, '\n')
+	}
+	return out
 }
 
 // maxText is how much of one line of foreign text reaches a terminal.

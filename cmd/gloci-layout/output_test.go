@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -176,5 +177,25 @@ func TestFlagsAgree(t *testing.T) {
 		if len(kinds) > 1 {
 			t.Errorf("flag --%s takes a value in some commands and none in others", name)
 		}
+	}
+}
+
+type benchRow []string
+
+func (r benchRow) columns() []string { return append([]string(nil), r...) }
+
+// BenchmarkTable prints a table as ls does for 2,000 entries.
+func BenchmarkTable(b *testing.B) {
+	rows := make([]benchRow, 2000)
+	for i := range rows {
+		rows[i] = benchRow{fmt.Sprintf("kvm-gardener_prod-amd64-%d", i), "artifact", "gardenlinux/amd64", "1.5 GiB", "sha256:" + strings.Repeat("0", 64)}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		e := &env{stdout: &output{w: io.Discard}}
+		if err := table(e, []string{"REF NAME", "KIND", "PLATFORMS", "SIZE", "DIGEST"}, rows); err != nil {
+			b.Fatal(err)
+		}
+		e.stdout.flush()
 	}
 }
