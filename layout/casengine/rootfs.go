@@ -90,7 +90,7 @@ type treeReader struct {
 
 func (r *treeReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	if err == nil || err == io.EOF { //nolint:errorlint // a wrapped EOF is no end
+	if err == nil || err == io.EOF {
 		return n, err
 	}
 	<-r.t.done

@@ -83,11 +83,11 @@ func StageLayer(ctx context.Context, s *layout.Stage, path string) (Layer, error
 	var g errgroup.Group
 	g.Go(func() error {
 		err := checkTar(diffID.Hash(), pr, in.format)
-		pr.CloseWithError(err) //nolint:errcheck // it has none
+		pr.CloseWithError(err)
 		return err
 	})
 	desc, err := s.Add(ctx, io.TeeReader(in, pw), mediaTypes[in.format])
-	pw.CloseWithError(err) //nolint:errcheck // it has none
+	pw.CloseWithError(err)
 	// What the check says comes through Add too, in more words.
 	if cause := g.Wait(); cause != nil {
 		err = cause
@@ -126,11 +126,11 @@ func stage(ctx context.Context, s *layout.Stage, f compress.Format, write func(w
 				err = closeErr
 			}
 		}
-		pw.CloseWithError(err) //nolint:errcheck // it has none
+		pw.CloseWithError(err)
 		return err
 	})
 	desc, err := s.Add(ctx, pr, mediaType)
-	pr.CloseWithError(err) //nolint:errcheck // it has none
+	pr.CloseWithError(err)
 	// What write says comes through Add too, in more words; and if Add failed,
 	// write has failed with that.
 	if cause := g.Wait(); cause != nil {
