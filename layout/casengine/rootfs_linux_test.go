@@ -271,13 +271,13 @@ func TestTreeErrors(t *testing.T) {
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	must(t, os.WriteFile(filepath.Join(dir, "big"), make([]byte, 1<<20), 0o644), os.RemoveAll(filepath.Join(dir, "wh")))
+	must(t, os.WriteFile(filepath.Join(dir, "big"), make([]byte, 1<<20), 0o644), os.WriteFile(filepath.Join(dir, "more"), nil, 0o644), os.RemoveAll(filepath.Join(dir, "wh")))
 	r, err := casengine.Tree(ctx, dir, nil)
 	must(t, err)
 	_, err = io.ReadFull(r, make([]byte, 1000))
 	must(t, err)
 	cancel()
-	if _, err := io.Copy(io.Discard, r); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := io.Copy(io.Discard, r); !errors.Is(err, context.Canceled) {
 		t.Errorf("Read after cancel = %v, want context.Canceled", err)
 	}
 	must(t, r.Close())
@@ -335,12 +335,15 @@ func TestTreeWhiteouts(t *testing.T) {
 	}
 	must(t, os.Link(filepath.Join(dir, "gone"), filepath.Join(dir, "opaque", "gone"))) // as overlayfs does
 	attribute(t, filepath.Join(dir, "opaque"), "user.overlay.opaque", "y")
+	must(t, os.WriteFile(filepath.Join(dir, "opaque", "went"), nil, 0o644)) // where mknod is not allowed
+	attribute(t, filepath.Join(dir, "opaque", "went"), "user.overlay.whiteout", "y")
 	want := []string{
 		fmt.Sprintf(`0 0000 0:0 0 %q 0 bytes`, ".wh.gone"),
 		fmt.Sprintf(`5 0755 0:0 %d %q`, epoch.Unix(), "opaque/"),
 		fmt.Sprintf(`0 0000 0:0 0 %q 0 bytes`, "opaque/.wh..wh..opq"),
 		fmt.Sprintf(`0 0000 0:0 0 %q 0 bytes`, "opaque/.wh.gone"),
 		fmt.Sprintf(`0 0644 0:0 %d %q 0 bytes`, epoch.Unix(), "opaque/new"),
+		fmt.Sprintf(`0 0000 0:0 0 %q 0 bytes`, "opaque/.wh.went"),
 	}
 	opts := &casengine.TreeOptions{Latest: epoch, Owner: &casengine.Owner{}}
 	raw, err := readTree(t, dir, opts)

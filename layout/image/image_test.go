@@ -290,6 +290,23 @@ func TestMakeOnBase(t *testing.T) {
 	}
 }
 
+// What a base of another layout has comes along, but not its manifest.
+func TestMakeOnBaseOfAnotherLayout(t *testing.T) {
+	base := addBase(t, stage(t), `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["DIFFID"]}}`)
+	s := stage(t)
+	desc, err := image.Make(t.Context(), s, base, nil, &image.Edit{Env: []string{"A=1"}}, nil)
+	must(t, err)
+	for n, err := range layout.Walk(t.Context(), s, []ocispec.Descriptor{desc}, nil) {
+		must(t, err)
+		if _, err := layout.ReadAll(t.Context(), s, n.Desc, 1<<20); err != nil {
+			t.Error(err)
+		}
+	}
+	if s.Has(base.Document.Descriptor.Digest) {
+		t.Error("the manifest of the base was copied, and nothing names it")
+	}
+}
+
 // Every layer has its entry in the history, and nothing has two.
 func TestHistory(t *testing.T) {
 	s := stage(t)
