@@ -109,8 +109,8 @@ func (b *buildOptions) plan(c *cli.Context, e *env, opts *addImageOptions, platf
 	switch {
 	case c.NArg() > 1:
 		return nil, usagef(c, "a SOURCE does not go with --rootfs, --layer or --base")
-	case opts.all:
-		return nil, usagef(c, "--all does not go with --rootfs, --layer or --base")
+	case opts.all || opts.noReferrers:
+		return nil, usagef(c, "--all and --no-referrers do not go with --rootfs, --layer or --base")
 	case opts.ref == "" && opts.into == "":
 		return nil, usagef(c, "--ref or --into must say where the image goes")
 	case b.base == "" && platform == nil:

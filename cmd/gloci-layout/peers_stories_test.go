@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -240,3 +241,142 @@ func TestStoryOneLayout(t *testing.T) {
 	}
 	s.checkBoth(repo)
 }
+
+// A layer comes to a manifest that was published already. Everything that led
+// there leads to the new one, and the old one goes.
+func TestStoryAttach(t *testing.T) {
+	s := newStory(t)
+	mustRun(t, s.dir, "add", "image", s.layout, "--into", storyVersion, "oci:"+s.exported()+":app")
+	mustRun(t, s.dir, "tag", s.layout, storyVersion, "latest")
+	mustRun(t, s.dir, "gc", s.layout, "--grace", "0") // of the index without the container
+	repo := s.host + "/story/attach"
+	if r := s.sync(repo); r.exit != 0 {
+		t.Fatalf("sync: exit %d\n%s", r.exit, r.stderr)
+	}
+	before := entriesOf(t, s.layout, storyVersion)
+	oldIndex := refsOf(t, s.layout)[storyVersion].Digest
+	chosen := slices.IndexFunc(before, func(e ocispec.Descriptor) bool {
+		return strings.HasPrefix(e.Annotations["cname"], "kvm") && e.Platform.Architecture == "arm64"
+	})
+	oldManifest := decode[ocispec.Manifest](t, blobOf(t, s.layout, before[chosen].Digest))
+
+	file := s.path("kvm-arm64-" + storyVersion + "-abc12345.test-log")
+	writePeerFile(t, file, "all tests passed\n")
+	mustRun(t, s.dir, "attach", "layer", s.layout, storyVersion, "--cname", "kvm", "--arch", "arm64", file)
+	mustRun(t, s.dir, "verify", s.layout)
+
+	refs := refsOf(t, s.layout)
+	if refs[storyVersion].Digest == oldIndex || refs["latest"].Digest != refs[storyVersion].Digest {
+		t.Errorf("%s = %s, latest = %s: want both at a new digest", storyVersion, refs[storyVersion].Digest, refs["latest"].Digest)
+	}
+	after := entriesOf(t, s.layout, storyVersion)
+	want := slices.Clone(before)
+	want[chosen].Digest, want[chosen].Size = after[chosen].Digest, after[chosen].Size
+	if diff := cmp.Diff(want, after); diff != "" || after[chosen].Digest == before[chosen].Digest {
+		t.Errorf("the entries but for one digest (-want +got):\n%s", diff)
+	}
+	// regctl reads the new manifest through the new index.
+	m := decode[ocispec.Manifest](t, s.run("regctl", "manifest", "get", "--format", "raw-body", "ocidir://"+s.layout+"@"+string(after[chosen].Digest)))
+	if n := len(oldManifest.Layers); len(m.Layers) != n+1 || !cmp.Equal(m.Layers[:n], oldManifest.Layers) ||
+		m.Layers[n].Digest != digest.FromString("all tests passed\n") || m.Layers[n].MediaType != "application/io.gardenlinux.test-log" {
+		t.Errorf("the layers were %+v and are %+v", oldManifest.Layers, m.Layers)
+	}
+
+	// What nothing names any more goes, and nothing else.
+	blobs := blobNames(t, s.layout)
+	mustRun(t, s.dir, "gc", s.layout, "--grace", "0")
+	gone := slices.DeleteFunc(blobs, func(name string) bool { return slices.Contains(blobNames(t, s.layout), name) })
+	old := []string{before[chosen].Digest.Encoded(), oldIndex.Encoded()}
+	slices.Sort(old)
+	if !slices.Equal(gone, old) {
+		t.Errorf("gc took %q, want the old manifest and the old index %q", gone, old)
+	}
+	mustRun(t, s.dir, "verify", s.layout)
+
+	// The registry has the old ones. The tags move; nothing of it is a conflict.
+	if r := s.sync(repo); r.exit != 0 {
+		t.Fatalf("sync of the new manifest: exit %d\n%s", r.exit, r.stderr)
+	}
+	for _, tag := range []string{storyVersion, "latest"} {
+		if got := registryDigest(t, repo, tag); got != refs[tag].Digest {
+			t.Errorf("%s of the registry = %s, want %s", tag, got, refs[tag].Digest)
+		}
+	}
+	s.artifacts = slices.DeleteFunc(after, func(e ocispec.Descriptor) bool { return e.Platform.OS != "gardenlinux" })
+	s.checkBoth(repo)
+}
+
+// exported is a layout that buildah made of the container.
+func (s *story) exported() string {
+	s.t.Helper()
+	s.buildah("push", "--quiet", storyImage, "oci:"+s.path("exported")+":app")
+	return s.path("exported")
+}
+
+func blobNames(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// A manifest that mixes layers of an image with other files cannot be pulled. It
+// is refused before it exists.
+func TestStoryMixedManifest(t *testing.T) {
+	s := newStory(t)
+	exported := s.exported()
+	mustRun(t, s.dir, "add", "image", s.layout, "--into", storyVersion, "oci:"+exported+":app")
+	mustRun(t, s.dir, "add", "image", s.layout, "oci:"+exported+":app")
+	before := readPeerFile(t, filepath.Join(s.layout, "index.json"))
+	blobs := blobNames(t, s.layout)
+	release := filepath.Join(s.path("build"), "kvm-"+runtime.GOARCH+"-"+storyVersion+"-abc12345.release")
+	for _, args := range [][]string{
+		{storyVersion, "--platform", "linux/" + runtime.GOARCH, release},
+		{storyVersion, "--platform", "linux/" + runtime.GOARCH, release + ":application/io.gardenlinux.release"},
+		{"app", release},
+	} {
+		r := runBinary(t, s.dir, append([]string{"attach", "layer", s.layout}, args...)...)
+		if r.exit != 6 || !strings.Contains(r.stderr, "application/io.gardenlinux.release") || !strings.Contains(r.stderr, "\nhint: ") {
+			t.Errorf("attach layer %q: exit %d, want 6, the media type and a hint\n%s", args, r.exit, r.stderr)
+		}
+	}
+	if readPeerFile(t, filepath.Join(s.layout, "index.json")) != before || !slices.Equal(blobNames(t, s.layout), blobs) {
+		t.Error("what was refused changed the layout")
+	}
+
+	// Made by hand, it is what podman, buildah and skopeo do not take: neither from
+	// a layout nor from a registry.
+	mixed := newRawLayout(t, s.path("mixed"))
+	im := mixed.runnable(runtime.GOARCH, storyVersion)
+	good := mixed.manifest(im.config, im.layers...)
+	bad := mixed.manifest(im.config, append(slices.Clone(im.layers), mixed.blob("application/io.gardenlinux.release", readPeerFile(t, release)))...)
+	mixed.index(named(good, "good"), named(bad, "bad"))
+	repo := s.host + "/story/mixed"
+	if r := runBinary(t, s.dir, "sync", "--tls-verify=false", mixed.dir, "docker://"+repo); r.exit != 0 {
+		t.Fatalf("sync: exit %d\n%s", r.exit, r.stderr)
+	}
+	for _, at := range []string{"oci:" + mixed.dir, "docker://" + repo} {
+		for _, tool := range []string{"podman", "buildah"} {
+			pull := func(ref string) []string {
+				return append(s.storage(tool), "pull", "--tls-verify=false", at+":"+ref)
+			}
+			s.run(tool, pull("good")...) // so it is the layer that it refuses
+			s.fails(refusals, tool, pull("bad")...)
+		}
+		s.run("skopeo", "copy", "--src-tls-verify=false", at+":good", "docker-archive:"+s.path("good.tar"))
+		if err := os.Remove(s.path("good.tar")); err != nil {
+			t.Fatal(err)
+		}
+		s.fails(refusals, "skopeo", "copy", "--src-tls-verify=false", at+":bad", "docker-archive:"+s.path("bad.tar"))
+	}
+}
+
+// refusals are what the tools say of a layer that is none: podman and buildah
+// unpack it before they look at what it says it is.
+var refusals = []string{"ApplyLayer stdout:  stderr: unexpected EOF", "Unknown media type during manifest conversion"}
