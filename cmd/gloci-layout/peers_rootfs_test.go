@@ -36,13 +36,13 @@ func TestPeersRootFS(t *testing.T) {
 	rootfs, layoutDir := filepath.Join(work, "rootfs"), filepath.Join(work, "layout")
 	makeRootFS(t, rootfs)
 	// On top: a file more, one that goes, and a directory of which all goes.
-	upper := filepath.Join(work, "upper.tar")
-	writePeerFile(t, upper, string(tarOf(t, []member{
+	upper := filepath.Join(work, "upper.tar.gz")
+	writePeerFile(t, upper, string(gzipOf(t, tarOf(t, []member{
 		{name: "etc/.wh.gone", mode: 0o644},
 		{name: "srv/", mode: 0o755},
 		{name: "srv/.wh..wh..opq", mode: 0o644},
 		{name: "srv/new", content: "new\n", mode: 0o644},
-	})))
+	}))))
 	// The same as overlayfs keeps it.
 	overlay := filepath.Join(work, "overlay")
 	writePeerFile(t, filepath.Join(overlay, "srv/new"), "new\n")

@@ -112,18 +112,16 @@ func Make(ctx context.Context, s *layout.Stage, base *Base, layers []Layer, edit
 func baseLayers(doc *layout.Document) ([]ocispec.Descriptor, error) {
 	var layers []ocispec.Descriptor
 	for _, l := range doc.Layers {
-		switch l.MediaType {
-		case "application/vnd.docker.image.rootfs.diff.tar":
-			l.MediaType = ocispec.MediaTypeImageLayer
-		case "application/vnd.docker.image.rootfs.diff.tar.gzip":
-			l.MediaType = ocispec.MediaTypeImageLayerGzip
-		case "application/vnd.docker.image.rootfs.diff.tar.zstd":
-			l.MediaType = ocispec.MediaTypeImageLayerZstd
-		case "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip":
-			l.MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-		}
-		if !strings.HasPrefix(l.MediaType, "application/vnd.oci.image.layer.") {
+		if !layout.IsImageLayer(l.MediaType) {
 			return nil, fmt.Errorf("base %s: %w: %s is no layer of an image", doc.Descriptor.Digest, layout.ErrInvalid, l.MediaType)
+		}
+		for docker, oci := range map[string]string{
+			"application/vnd.docker.image.rootfs.diff.tar":         ocispec.MediaTypeImageLayer,
+			"application/vnd.docker.image.rootfs.foreign.diff.tar": "application/vnd.oci.image.layer.nondistributable.v1.tar",
+		} {
+			if compression, ok := strings.CutPrefix(l.MediaType, docker); ok {
+				l.MediaType = oci + strings.Replace(compression, ".", "+", 1)
+			}
 		}
 		layers = append(layers, l)
 	}
