@@ -24,8 +24,8 @@ packages() {
 		printf '%s\n' buildah ca-certificates curl jq skopeo
 		;;
 	test)
-		printf '%s\n' buildah busybox-static ca-certificates containerd curl docker-registry git jq make pigz podman \
-			skopeo umoci util-linux xz-utils zstd
+		printf '%s\n' buildah busybox-static ca-certificates containerd curl docker-registry git jq make mmdebstrap pigz podman \
+			python3-minimal skopeo umoci util-linux xz-utils zstd
 		;;
 	lint)
 		printf '%s\n' gcc libc6-dev shellcheck
