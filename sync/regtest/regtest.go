@@ -79,6 +79,7 @@ type Registry struct {
 	Root string // directory of the content
 
 	dir    string
+	behind *http.Transport // to the registry itself
 	server *httptest.Server
 	ca     *authority
 	tokens *tokenServer
@@ -143,7 +144,7 @@ func find(t testing.TB) string {
 
 // serve starts the proxy in front of the registry that listens on socket.
 func (r *Registry) serve(socket string, opts *Options) error {
-	transport := &http.Transport{
+	r.behind = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
@@ -159,7 +160,7 @@ func (r *Registry) serve(socket string, opts *Options) error {
 				p.Out.Header.Del("Authorization")
 			}
 		},
-		Transport:     transport,
+		Transport:     r.behind,
 		FlushInterval: -1,
 		// A client that hangs up is what half of the tests are about.
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
@@ -206,16 +207,17 @@ func (r *Registry) counted(handler http.Handler) http.Handler {
 	})
 }
 
-// wait returns when the registry answers.
+// wait returns when the registry itself answers: the proxy and the token server
+// do so before.
 func (r *Registry) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL()+"/v2/", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://registry/v2/", nil)
 		if err != nil {
 			return err
 		}
-		resp, err := r.server.Client().Do(req)
+		resp, err := r.behind.RoundTrip(req)
 		if err == nil {
 			status := resp.StatusCode
 			_ = resp.Body.Close()
