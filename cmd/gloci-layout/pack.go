@@ -22,6 +22,7 @@ func newPackCommand(e *env) *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "all", Usage: "pack blobs that nothing names too", Destination: &opts.all},
 			&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to SOURCE:REFNAME and what it names", Destination: &opts.noReferrers},
+			&cli.BoolFlag{Name: "sparse", Usage: "pack indexes with members that SOURCE lacks, as pull --sparse leaves them", Destination: &opts.sparse},
 			&cli.StringFlag{Name: "compress", Usage: "compress as `FORMAT` none, gzip or zstd", Destination: &opts.compress},
 			&cli.IntFlag{Name: "level", Usage: "compress at `LEVEL`: gzip 1 to 9, zstd 1 to 22; 0 means the usual one", Destination: &opts.level},
 		}, opts.from.flags()...),
@@ -31,6 +32,7 @@ func newPackCommand(e *env) *cli.Command {
 
 type packOptions struct {
 	all, noReferrers bool
+	sparse           bool
 	compress         string
 	level            int
 	from             sourceFlags
@@ -44,7 +46,7 @@ type packResult struct {
 
 func runPack(c *cli.Context, e *env, opts *packOptions) error {
 	file := c.Args().Get(1)
-	po := archive.PackOptions{All: opts.all, NoReferrers: opts.noReferrers, Level: opts.level, Compression: compress.FormatOfName(file)}
+	po := archive.PackOptions{All: opts.all, NoReferrers: opts.noReferrers, Sparse: opts.sparse, Level: opts.level, Compression: compress.FormatOfName(file)}
 	var err error
 	if opts.compress != "" {
 		if po.Compression, err = compress.ParseFormat(opts.compress); err != nil {

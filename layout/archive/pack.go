@@ -30,6 +30,8 @@ type PackOptions struct {
 	// NoReferrers leaves out what refers to the entries of RefNames, or to what
 	// they reach; see [layout.ReferrersBelow]. Else it gets an entry too.
 	NoReferrers bool
+	// Sparse leaves away members of indexes that src lacks.
+	Sparse bool
 	// Time is the mtime of every member, cut to whole seconds, from 1970 to
 	// 2242. The zero Time means the Unix epoch: Pack never reads the clock.
 	Time time.Time

@@ -31,7 +31,7 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 		return nil, err
 	}
 	p := &plan{index: x.Bytes()}
-	blobs, err := reachable(ctx, src, x.Entries())
+	blobs, err := reachable(ctx, src, x.Entries(), o.Sparse)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +117,9 @@ func reduce(ctx context.Context, src layout.Source, x *layout.Index, o *PackOpti
 
 // reachable returns what roots reach. Whatever cannot be packed is told before
 // anything is written.
-func reachable(ctx context.Context, src layout.Source, roots []ocispec.Descriptor) (map[digest.Digest]ocispec.Descriptor, error) {
+func reachable(ctx context.Context, src layout.Source, roots []ocispec.Descriptor, sparse bool) (map[digest.Digest]ocispec.Descriptor, error) {
 	blobs := map[digest.Digest]ocispec.Descriptor{}
-	for n, err := range layout.Walk(ctx, src, roots, nil) {
+	for n, err := range layout.Walk(ctx, src, roots, &layout.WalkOptions{Sparse: sparse}) {
 		if err != nil {
 			return nil, err
 		}
