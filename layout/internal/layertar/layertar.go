@@ -48,9 +48,16 @@ type Options struct {
 	MaxBytes   int64 // that come out of the compression, and of all files together
 	MaxRatio   int64 // of what comes out to what goes in; see [compress.ReaderOptions]
 	MaxEntries int64
-	MaxName    int  // bytes of a name and of the target of a link
-	MaxDepth   int  // components of a name
-	DiffID     bool // hash what comes out of the compression, for [Reader.DiffID]
+	MaxName    int // bytes of a name and of the target of a link
+	MaxDepth   int // components of a name
+
+	// DiffID is the algorithm that hashes what comes out of the compression,
+	// for [Reader.DiffID]; "" does not.
+	DiffID digest.Algorithm
+
+	// Count is told of the stored bytes that were read, in a goroutine of the
+	// reader's.
+	Count func(n int64)
 }
 
 func (o *Options) fill() {
@@ -89,6 +96,20 @@ type Reader struct {
 	err     error // sticky
 }
 
+// counter tells how much was read.
+type counter struct {
+	r     io.Reader
+	count func(n int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if n > 0 && c.count != nil {
+		c.count(int64(n))
+	}
+	return n, err
+}
+
 // probeSize is how many stored bytes are looked at for the first header.
 const probeSize = 256 << 10 // 256 KiB
 
@@ -107,7 +128,7 @@ func Open(ctx context.Context, src layout.Source, desc ocispec.Descriptor, opts 
 	if err != nil {
 		return nil, err
 	}
-	r.rc, r.head = rc, bufio.NewReaderSize(rc, probeSize)
+	r.rc, r.head = rc, bufio.NewReaderSize(&counter{rc, r.opts.Count}, probeSize)
 	if err := r.probe(); err != nil {
 		return nil, errors.Join(r.truth(err), rc.Close())
 	}
@@ -180,8 +201,8 @@ func (r *Reader) start() error {
 	r.unpack = unpack
 	r.plain = newAhead(unpack)
 	last := r.plain
-	if r.opts.DiffID {
-		r.hash = digest.SHA256.Hash()
+	if r.opts.DiffID != "" {
+		r.hash = r.opts.DiffID.Hash()
 		r.hashed = newAhead(io.TeeReader(r.plain, r.hash))
 		last = r.hashed
 	}
@@ -374,7 +395,7 @@ func (r *Reader) DiffID() digest.Digest {
 	if r.hash == nil || !errors.Is(r.err, io.EOF) {
 		return ""
 	}
-	return digest.NewDigest(digest.SHA256, r.hash)
+	return digest.NewDigest(r.opts.DiffID, r.hash)
 }
 
 // Close frees everything, also in the middle of a layer.
