@@ -1,0 +1,429 @@
+package extract
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/internal/layertar"
+)
+
+// A group is one directory and the layers that are unpacked into it.
+type group struct {
+	x       *extraction
+	dir     string // below OUT, "." for OUT itself
+	numbers []int  // of layers of x
+	overlay bool   // whiteouts mean something, and later layers replace
+
+	*tree
+	disk  *disk
+	buf   []byte
+	skip  map[string]bool // paths of entries that were left out
+	infos map[*node]info  // of regular files, with Options.Files
+
+	entries, written int64 // of the layer
+}
+
+type info struct {
+	digest digest.Digest
+	size   int64
+}
+
+// layerDigest names the layer that has made a node.
+func (g *group) layerDigest(n *node) digest.Digest { return g.x.layers[n.layer].Desc.Digest }
+
+// apply unpacks the archive that r reads.
+func (g *group) apply(ctx context.Context, r *layertar.Reader) error {
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		g.entries++
+		if err := g.entry(h, r); err != nil {
+			var blob *layout.BlobError
+			if errors.As(err, &blob) { // of the stream, and says all
+				return err
+			}
+			return fmt.Errorf("%s: entry %q: %w", g.x.layers[g.layer].Desc.Digest, h.Name, err)
+		}
+	}
+}
+
+// entry makes one entry.
+func (g *group) entry(h *tar.Header, content io.Reader) error {
+	parts, err := g.split(h.Name)
+	if err != nil {
+		return err
+	}
+	if len(parts) == 0 {
+		if h.Typeflag != tar.TypeDir {
+			return fmt.Errorf("%w: it would replace the directory itself", layout.ErrUnsafe)
+		}
+		return g.makeDir(g.root, "", h)
+	}
+	if g.overlay {
+		if done, err := g.whiteout(parts); done || err != nil {
+			return err
+		}
+	}
+	k, err := kindOf(h)
+	if err != nil {
+		return err
+	}
+	if k == kindSpecial && !g.mayMake(h) {
+		if g.x.opts.Special == SpecialSkip {
+			return g.leaveOut(strings.Join(parts, "/"), "a "+typeName(h.Typeflag))
+		}
+		return layout.WithHint(fmt.Errorf("%w: a %s", layout.ErrUnsafe, typeName(h.Typeflag)), "--special skip leaves such entries out")
+	}
+	d, err := g.enterParent(parts)
+	if d == nil || err != nil {
+		return err
+	}
+	name := parts[len(parts)-1]
+	switch {
+	case h.Typeflag == tar.TypeLink:
+		return g.makeLink(d, name, h)
+	case k == kindDir:
+		return g.makeDir(d, name, h)
+	}
+	if ok, err := g.makeRoom(d, name, k, h, content); !ok || err != nil {
+		return err
+	}
+	switch k {
+	case kindFile:
+		return g.makeFile(d, name, h, content)
+	case kindSymlink:
+		return g.makeSymlink(d, name, h)
+	}
+	return g.makeSpecial(d, name, h)
+}
+
+// kindOf returns what an entry is to become; a hard link is taken for a file.
+func kindOf(h *tar.Header) (kind, error) {
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse, tar.TypeLink:
+		if strings.HasSuffix(h.Name, "/") {
+			return 0, fmt.Errorf("%w: the name of a file ends in a slash", layout.ErrInvalid)
+		}
+		return kindFile, nil
+	case tar.TypeDir:
+		return kindDir, nil
+	case tar.TypeSymlink:
+		return kindSymlink, nil
+	}
+	return kindSpecial, nil
+}
+
+func typeName(t byte) string {
+	switch t {
+	case tar.TypeChar:
+		return "character device"
+	case tar.TypeBlock:
+		return "block device"
+	case tar.TypeFifo:
+		return "FIFO"
+	}
+	return fmt.Sprintf("entry of type %q", t)
+}
+
+// mayMake tells whether a special entry is wanted at all.
+func (g *group) mayMake(h *tar.Header) bool {
+	known := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock || h.Typeflag == tar.TypeFifo
+	return g.x.opts.Preserve && known
+}
+
+// leaveOut reports an entry that is not made.
+func (g *group) leaveOut(path, why string) error {
+	if err := g.count(g.root, path, len(path)); err != nil {
+		return err
+	}
+	g.skip[path] = true
+	g.x.result.Skipped = append(g.x.result.Skipped, Skipped{
+		Path: joinPath(g.dir, path), Source: g.x.layers[g.layer].Desc.Digest, Why: why,
+	})
+	return nil
+}
+
+// enterParent returns the directory of an entry; nil if the entry is to be left
+// out because of a conflict that the first layer wins.
+func (g *group) enterParent(parts []string) (*dir, error) {
+	for {
+		d, err := g.parent(parts, true)
+		var blocked *notDirError
+		if !errors.As(err, &blocked) || blocked.node().layer == g.layer {
+			return d, err
+		}
+		// An earlier layer has a file where this one needs a directory.
+		switch {
+		case g.overlay || g.x.opts.OnConflict == ConflictLast:
+			if err := g.remove(blocked.dir, blocked.name); err != nil {
+				return nil, err
+			}
+		case g.x.opts.OnConflict == ConflictFirst:
+			return nil, nil //nolint:nilnil // said above
+		default:
+			return nil, g.conflict(blocked.dir, blocked.name, blocked.node(), "the other needs a directory there")
+		}
+	}
+}
+
+// remove takes away a node and all below it.
+func (g *group) remove(d *dir, name string) error {
+	n := d.children[name]
+	if n.kind == kindDir {
+		err := n.dir.descend(func(d *dir, name string, n *node) error { return g.unlink(d, name, n) })
+		if err != nil {
+			return err
+		}
+	}
+	return g.unlink(d, name, n)
+}
+
+func (g *group) unlink(d *dir, name string, n *node) error {
+	if err := g.disk.remove(d, name, n); err != nil {
+		return err
+	}
+	g.drop(d, name)
+	delete(g.infos, n)
+	return nil
+}
+
+// metaOf returns what an entry says that its node should get.
+func (g *group) metaOf(h *tar.Header) (meta, error) {
+	m := meta{mode: uint32(h.Mode & 0o777), mtime: h.ModTime}
+	if h.Typeflag == tar.TypeDir {
+		m.mode |= uint32(h.Mode & unix.S_ISVTX)
+	}
+	if !g.x.opts.Preserve {
+		return m, nil
+	}
+	m.mode = uint32(h.Mode & 0o7777)
+	const none = 1<<32 - 1 // chown(2) takes it for "as it is"
+	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= none || int64(h.Gid) >= none {
+		return m, fmt.Errorf("%w: owner %d:%d", layout.ErrInvalid, h.Uid, h.Gid)
+	}
+	m.uid, m.gid = h.Uid, h.Gid
+	for key, value := range h.PAXRecords {
+		if key, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+			if m.xattrs == nil {
+				m.xattrs = map[string]string{}
+			}
+			m.xattrs[key] = value
+		}
+	}
+	return m, nil
+}
+
+// makeDir makes a directory, or gives one that is there new metadata. With an
+// empty name it is d itself.
+func (g *group) makeDir(d *dir, name string, h *tar.Header) error {
+	m, err := g.metaOf(h)
+	if err != nil {
+		return err
+	}
+	for key, value := range m.xattrs { // they are kept until the end
+		g.bytes += int64(len(key) + len(value))
+	}
+	n := d.node
+	if name != "" {
+		n = d.children[name]
+	}
+	if n == nil || n.kind != kindDir {
+		if ok, err := g.makeRoom(d, name, kindDir, h, nil); !ok || err != nil {
+			return err
+		}
+		if _, err := g.addDir(d, name, m); err != nil {
+			return err
+		}
+		return g.disk.mkdir(d, name)
+	}
+	if earlier := n.layer != g.layer && !n.dir.implied; earlier && !g.overlay && !n.dir.meta.same(m, g.x.opts.Preserve) {
+		switch g.x.opts.OnConflict {
+		case ConflictFirst:
+			return nil
+		case ConflictLast:
+		default:
+			return g.conflict(d, name, n, fmt.Sprintf("with the modes %#o and %#o", n.dir.meta.mode, m.mode))
+		}
+	}
+	n.layer, n.dir.implied, n.dir.meta = g.layer, false, m
+	return nil
+}
+
+// same tells whether two nodes are identical as far as OnConflict goes: times
+// do not count.
+func (m meta) same(other meta, preserve bool) bool {
+	return m.mode == other.mode && (!preserve || m.uid == other.uid && m.gid == other.gid)
+}
+
+func (g *group) makeFile(d *dir, name string, h *tar.Header, content io.Reader) (err error) {
+	m, err := g.metaOf(h)
+	if err != nil {
+		return err
+	}
+	n, err := g.add(d, name, kindFile, "")
+	if err != nil {
+		return err
+	}
+	fd, err := g.disk.create(d, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pathError("close", d, name, unix.Close(fd))) }()
+	s := &sink{fd: fd, sparse: isSparse(h)}
+	w := io.Writer(s)
+	hash := digest.SHA256.Hash()
+	if g.infos != nil {
+		w = io.MultiWriter(s, hash)
+	}
+	if err := g.pass(content, w); err != nil {
+		var failed unix.Errno
+		if errors.As(err, &failed) {
+			return pathError("write", d, name, err)
+		}
+		return err
+	}
+	if g.infos != nil {
+		g.infos[n] = info{digest.NewDigest(digest.SHA256, hash), s.off}
+	}
+	g.written += s.off
+	if err := s.finish(); err != nil {
+		return pathError("truncate", d, name, err)
+	}
+	if err := setFile(fd, m, g.x.opts.Preserve); err != nil {
+		return pathError("set", d, name, err)
+	}
+	return g.disk.setTime(d, name, m.mtime)
+}
+
+// pass copies the content of one entry.
+func (g *group) pass(r io.Reader, w io.Writer) error {
+	for {
+		n, err := r.Read(g.buf)
+		if n > 0 {
+			if _, err := w.Write(g.buf[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *group) makeSymlink(d *dir, name string, h *tar.Header) error {
+	if h.Linkname == "" {
+		return fmt.Errorf("%w: a symbolic link without a target", layout.ErrInvalid)
+	}
+	m, err := g.metaOf(h)
+	if err != nil {
+		return err
+	}
+	if _, err := g.add(d, name, kindSymlink, h.Linkname); err != nil {
+		return err
+	}
+	if err := g.disk.symlink(d, name, h.Linkname); err != nil {
+		return err
+	}
+	return g.disk.setOther(d, name, m, true, g.x.opts.Preserve)
+}
+
+func (g *group) makeSpecial(d *dir, name string, h *tar.Header) error {
+	m, err := g.metaOf(h)
+	if err != nil {
+		return err
+	}
+	if _, err := g.add(d, name, kindSpecial, ""); err != nil {
+		return err
+	}
+	if err := g.disk.mknod(d, name, h); err != nil {
+		return layout.WithHint(err, "only root may make devices; --special skip leaves them out")
+	}
+	return g.disk.setOther(d, name, m, false, true)
+}
+
+// makeLink makes a hard link to something that this extraction has made.
+func (g *group) makeLink(d *dir, name string, h *tar.Header) error {
+	parts, err := g.split(h.Linkname)
+	if err != nil {
+		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
+	}
+	if g.skip[strings.Join(parts, "/")] {
+		return g.leaveOut(d.path(name), fmt.Sprintf("a hard link to %s, which was left out", h.Linkname))
+	}
+	from, fromName, n, err := g.linked(parts)
+	if err != nil {
+		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
+	}
+	if from == d && fromName == name {
+		return nil // to itself: nothing is to be done
+	}
+	if ok, err := g.makeRoom(d, name, n.kind, h, nil); !ok || err != nil {
+		return err
+	}
+	// It may have been in what had to make room.
+	if from, fromName, n, err = g.linked(parts); err != nil {
+		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
+	}
+	made, err := g.add(d, name, n.kind, n.target)
+	if err != nil {
+		return err
+	}
+	if in, ok := g.infos[n]; ok {
+		g.infos[made] = in
+	}
+	return g.disk.link(from, fromName, d, name)
+}
+
+// linked finds what a hard link is to be made to.
+func (g *group) linked(parts []string) (*dir, string, *node, error) {
+	if len(parts) == 0 {
+		return nil, "", nil, fmt.Errorf("%w: it is a directory", layout.ErrUnsafe)
+	}
+	name := parts[len(parts)-1]
+	d, err := g.parent(parts, false)
+	if err == nil && d.children[name] == nil {
+		err = errAbsent
+	}
+	if errors.Is(err, errAbsent) {
+		return nil, "", nil, fmt.Errorf("%w: there is no such entry before it", layout.ErrInvalid)
+	}
+	if err != nil {
+		return nil, "", nil, err
+	}
+	n := d.children[name]
+	if n.kind == kindDir {
+		return nil, "", nil, fmt.Errorf("%w: it is a directory", layout.ErrUnsafe)
+	}
+	return d, name, n, nil
+}
