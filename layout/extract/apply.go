@@ -58,9 +58,21 @@ func (g *group) apply(ctx context.Context, r *layertar.Reader) error {
 			if errors.As(err, &blob) { // of the stream, and says all
 				return err
 			}
-			return fmt.Errorf("%s: entry %q: %w", g.x.layers[g.layer].Desc.Digest, h.Name, err)
+			if errors.Is(err, unix.ENAMETOOLONG) {
+				err = fmt.Errorf("%w: %w", layout.ErrInvalid, err)
+			}
+			return fmt.Errorf("%s: entry %d, %q: %w", g.x.layers[g.layer].Desc.Digest, g.entries, short(h.Name), err)
 		}
 	}
+}
+
+// short cuts a name that would fill the screen.
+func short(name string) string {
+	const most = 200
+	if len(name) > most {
+		return name[:most] + "..."
+	}
+	return name
 }
 
 // entry makes one entry.
