@@ -278,7 +278,10 @@ func (p *place) commit() error {
 	case p.state == stateAbsent:
 		err = durable.RenameNoReplace(temp, p.out)
 	case p.state == stateEmpty:
-		err = os.Rename(temp, p.out) // fails if it is not empty any more
+		// Unlike os.Rename it replaces a directory, if that is still empty.
+		if err = unix.Rename(temp, p.out); err != nil {
+			err = &os.LinkError{Op: "rename", Old: temp, New: p.out, Err: err}
+		}
 	default:
 		if err = exchange(temp, p.out); err != nil {
 			return err
