@@ -74,6 +74,7 @@ func TestLayouts(t *testing.T) {
 		"blobs":  {func(dir string) error { _, err := makeBlobs(dir, s.blobs, s.blob); return err }, 1, 5},
 		"images": {func(dir string) error { return makeImages(dir, 7) }, 7, 21},
 		"shared": {func(dir string) error { return makeShared(dir, s) }, 4, 13},
+		"root":   {func(dir string) error { _, err := makeRoot(dir, 50); return err }, 1, 3},
 		"sparse": {func(dir string) error { return makeSparse(dir, s.big) }, 1, 3},
 		"tagged again": {func(dir string) error {
 			if err := makeImages(dir, 60); err != nil {

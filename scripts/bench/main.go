@@ -1,5 +1,5 @@
 // Command bench measures gloci-layout against hash passes, GNU tar, umoci,
-// regctl, skopeo and crane, and says which of the goals of docs/benchmarks.md
+// regctl, skopeo, crane and oras-go, and says which of the goals of docs/benchmarks.md
 // hold on this machine. That page also says what is measured, and how.
 //
 //	Usage: go run ./scripts/bench [FLAG...]    (or: make bench)
@@ -67,11 +67,13 @@ type sizes struct {
 	tags     int
 	shared   int64 // bytes of the layer that the images of a push share
 	ownLayer int64 // bytes of the layer that each has alone
+
+	rootFiles int // in the layer that is extracted
 }
 
 var (
-	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20}
-	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20}
+	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000}
+	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000}
 )
 
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
@@ -150,6 +152,7 @@ func (b *bench) experiments(ctx context.Context, s sizes) error {
 		{"pack", b.benchPack},
 		{"many", b.benchMany},
 		{"sync", b.benchSync},
+		{"extract", b.benchExtract},
 		{"memory", b.benchMemory},
 	} {
 		switch {
