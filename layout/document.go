@@ -46,10 +46,14 @@ func IsManifest(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageManifest || mediaType == mediaTypeDockerManifest || mediaType == mediaTypeArtifact
 }
 
+// attestationType is the artifact type that BuildKit gives to an attestation
+// where it is asked to write OCI artifacts.
+const attestationType = "application/vnd.docker.attestation.manifest.v1+json"
+
 // IsAttestation tells whether desc is an attestation that BuildKit put beside
-// an image.
+// an image: by its annotation, or by its artifact type.
 func IsAttestation(desc ocispec.Descriptor) bool {
-	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
+	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" || desc.ArtifactType == attestationType
 }
 
 // A Document is a manifest or an index, verified and read strictly. Its fields

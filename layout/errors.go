@@ -49,13 +49,16 @@ func (e *BlobError) Unwrap() error { return e.Err }
 type AmbiguousError struct {
 	What       string // what was asked for
 	Candidates []Match
+	// Source is what the candidates are part of, to name each with a whole
+	// operand of a command line; nil shows @DIGEST.
+	Source *Reference
 }
 
 func (e *AmbiguousError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %v: %d candidates", e.What, ErrAmbiguous, len(e.Candidates))
 	for _, c := range e.Candidates {
-		fmt.Fprintf(&b, "\n  %s", c)
+		fmt.Fprintf(&b, "\n  %s", c.line(e.Source))
 	}
 	return b.String()
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout/internal/strictjson"
 )
 
-// A Selector chooses manifests. Every field that is set has to fit.
+// A Selector chooses manifests. Every field that is set has to fit. Where the
+// entry of a manifest alone tells that it does not fit (by its digest, platform
+// or artifact type), the manifest is not read.
 type Selector struct {
 	Digest       string            // all of a digest, or the first 12 or more hex digits, with or without the algorithm
 	Platform     *ocispec.Platform // os and architecture, and variant where set; a manifest without platform never fits
@@ -23,6 +25,9 @@ type Selector struct {
 
 	// Match is a further test; nil passes all.
 	Match func(desc ocispec.Descriptor, doc *Document) bool
+	// Skip tells that desc, the entry of a manifest, alone is reason enough not
+	// to read it: it cannot pass Match. Nil skips none.
+	Skip func(desc ocispec.Descriptor) bool
 }
 
 // A Match is a manifest that a [Selector] chose.
@@ -35,21 +40,40 @@ type Match struct {
 
 // String returns one line with what tells candidates apart, the digest ready
 // to be pasted.
-func (m Match) String() string {
-	parts := []string{"@" + string(m.Desc.Digest), m.Desc.MediaType}
+func (m Match) String() string { return m.line(nil) }
+
+// line is String, with all of an operand in place of the digest where source
+// is given.
+func (m Match) line(source *Reference) string {
+	name := "@" + string(m.Desc.Digest)
+	if source != nil {
+		name = quote(Reference{Transport: source.Transport, Location: source.Location, Digest: m.Desc.Digest}.String())
+	}
+	parts := []string{name, m.Desc.MediaType}
 	if p := m.Desc.Platform; p != nil {
 		parts = append(parts, FormatPlatform(*p))
 	}
 	if m.Document != nil && m.Document.ArtifactType != "" {
 		parts = append(parts, "artifactType="+m.Document.ArtifactType)
 	}
-	if cname := m.Desc.Annotations["cname"]; cname != "" {
+	if cname := annotated(m.Desc, m.Document, "cname"); cname != "" {
 		parts = append(parts, "cname="+cname)
 	}
 	if m.RefName != "" {
 		parts = append(parts, "ref="+m.RefName)
 	}
 	return strings.Join(parts, "  ")
+}
+
+// quote returns s as a shell takes it for one word.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("@%+=:,./_-", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // ParsePlatform reads os/architecture[/variant]; anything else is
@@ -78,31 +102,59 @@ func FormatPlatform(p ocispec.Platform) string {
 // Select returns the manifests below roots that sel chooses, depth first in
 // listed order, each digest once. Subjects are not searched. None is no error.
 func Select(ctx context.Context, src Source, roots []ocispec.Descriptor, sel Selector) ([]Match, error) {
-	if err := sel.check(); err != nil {
-		return nil, err
-	}
 	var matches []Match
-	for n, err := range Walk(ctx, src, roots, &WalkOptions{NoSubjects: true, DocumentsOnly: true}) {
+	err := sel.search(ctx, src, roots, &survey{}, func(m Match) error {
+		matches = append(matches, m)
+		return nil
+	})
+	return matches, err
+}
+
+// search calls found for each manifest that sel chooses, and tells seen of those
+// that it does not.
+func (sel Selector) search(ctx context.Context, src Source, roots []ocispec.Descriptor, seen *survey, found func(Match) error) error {
+	if err := sel.check(); err != nil {
+		return err
+	}
+	opts := &WalkOptions{NoSubjects: true, DocumentsOnly: true, pass: func(desc ocispec.Descriptor) bool {
+		if !sel.Attestations && IsAttestation(desc) {
+			seen.attestation(desc)
+			return false
+		}
+		if sel.mayFit(desc) {
+			return true
+		}
+		seen.add(desc, nil)
+		return false
+	}}
+	for n, err := range Walk(ctx, src, roots, opts) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if n.Document == nil || n.Document.IsIndex {
 			continue
 		}
+		if !sel.Attestations && n.Document.ArtifactType == attestationType {
+			seen.attestation(n.Desc)
+			continue
+		}
 		fits, err := sel.fits(ctx, src, n)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !fits {
+			seen.add(n.Desc, n.Document)
 			continue
 		}
 		m := Match{Desc: n.Desc, Document: n.Document, Parents: n.Parents, RefName: RefName(n.Desc)}
 		if len(n.Parents) > 0 {
 			m.RefName = RefName(n.Parents[0])
 		}
-		matches = append(matches, m)
+		if err := found(m); err != nil {
+			return err
+		}
 	}
-	return matches, nil
+	return nil
 }
 
 // SelectOne is [Select] where exactly one manifest is wanted: none is
@@ -164,11 +216,20 @@ func digestFits(d digest.Digest, want string) bool {
 	return strings.HasPrefix(string(d), want) || strings.HasPrefix(d.Encoded(), want)
 }
 
-func (sel Selector) fits(ctx context.Context, src Source, n Node) (bool, error) {
-	if !sel.Attestations && IsAttestation(n.Desc) {
-		return false, nil
+// mayFit is false if desc, the entry of a manifest, alone tells that it does not
+// fit.
+func (sel Selector) mayFit(desc ocispec.Descriptor) bool {
+	switch {
+	case !digestFits(desc.Digest, sel.Digest),
+		sel.Platform != nil && desc.Platform != nil && !PlatformFits(*desc.Platform, *sel.Platform),
+		sel.ArtifactType != "" && desc.ArtifactType != "" && desc.ArtifactType != sel.ArtifactType:
+		return false
 	}
-	if !digestFits(n.Desc.Digest, sel.Digest) {
+	return sel.Skip == nil || !sel.Skip(desc)
+}
+
+func (sel Selector) fits(ctx context.Context, src Source, n Node) (bool, error) {
+	if !sel.mayFit(n.Desc) {
 		return false, nil
 	}
 	if sel.ArtifactType != "" && sel.ArtifactType != n.Document.ArtifactType {

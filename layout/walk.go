@@ -55,6 +55,9 @@ type WalkOptions struct {
 	MaxDocuments  int  // 0 means DefaultMaxDocuments
 
 	indexesOnly bool // manifests are not read either
+	// pass is asked for each manifest that is an entry, as often as it is one;
+	// false means that this entry is not there. Nil passes all.
+	pass func(ocispec.Descriptor) bool
 }
 
 // Walk yields roots and all that they name, depth first in listed order,
@@ -109,6 +112,11 @@ type walker struct {
 
 // children walks descs below the documents parents; false ends the walk.
 func (w *walker) children(parents, descs []ocispec.Descriptor, role Role) bool {
+	if w.opts.pass != nil && role == RoleEntry {
+		descs = slices.DeleteFunc(slices.Clone(descs), func(desc ocispec.Descriptor) bool {
+			return IsManifest(desc.MediaType) && !w.opts.pass(desc)
+		})
+	}
 	read, end := w.readAhead(parents, descs)
 	defer end()
 	for i, desc := range descs {

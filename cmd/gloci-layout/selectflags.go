@@ -41,10 +41,12 @@ func (s *selectFlags) selector(c *cli.Context) (layout.Selector, error) {
 		}
 	}
 	if s.cname != "" || s.arch != "" {
-		named := gardenlinux.MatchCName(s.cname, s.arch)
-		sel.Match = func(desc ocispec.Descriptor, doc *layout.Document) bool {
-			return named(desc, doc) || s.cname == "" && desc.Platform != nil && desc.Platform.Architecture == s.arch
+		named, skip := gardenlinux.MatchCName(s.cname, s.arch), gardenlinux.SkipEntry(s.cname, s.arch)
+		byPlatform := func(desc ocispec.Descriptor) bool {
+			return s.cname == "" && desc.Platform != nil && desc.Platform.Architecture == s.arch
 		}
+		sel.Match = func(desc ocispec.Descriptor, doc *layout.Document) bool { return named(desc, doc) || byPlatform(desc) }
+		sel.Skip = func(desc ocispec.Descriptor) bool { return skip(desc) && !byPlatform(desc) }
 	}
 	return sel, nil
 }

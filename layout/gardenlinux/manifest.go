@@ -183,3 +183,22 @@ func matchName(n Name, query, arch string) bool {
 	}
 	return false
 }
+
+// SkipEntry returns the test for layout.Selector.Skip that belongs to
+// [MatchCName]: does an entry alone say that its manifest has another name? An
+// entry that says nothing, or less than query, is not skipped.
+func SkipEntry(query, arch string) func(desc ocispec.Descriptor) bool {
+	want, err := ParseName(query)
+	if err != nil {
+		want = Name{}
+	}
+	return func(desc ocispec.Descriptor) bool {
+		have := entryName(desc.Annotations, desc.Platform)
+		if have.CName == "" {
+			return false
+		}
+		contradicts := func(have, want string) bool { return have != "" && want != "" && have != want }
+		return contradicts(have.CName, want.CName) || contradicts(have.Arch, want.Arch) || contradicts(have.Arch, arch) ||
+			contradicts(have.Version, want.Version) || contradicts(have.Commit, want.Commit)
+	}
+}

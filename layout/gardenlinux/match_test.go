@@ -69,6 +69,12 @@ func TestMatchCName(t *testing.T) {
 				inDoc = append(inDoc, i)
 			}
 		}
+		skip := SkipEntry(c.query, c.arch)
+		for i, e := range all {
+			if skip(e) && match(e, &layout.Document{Annotations: e.Annotations}) {
+				t.Errorf("SkipEntry(%q, %q) skips %d, which matches", c.query, c.arch, i)
+			}
+		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("MatchCName(%q, %q) by entry (-want +got):\n%s", c.query, c.arch, diff)
 		}
@@ -134,4 +140,34 @@ func TestKeyAsLayout(t *testing.T) {
 			t.Fatalf("keys of %s and %s: %q, %q here, %q, %q in layout", a.Annotations, b.Annotations, Key(a), Key(b), layout.EntryKey(a), layout.EntryKey(b))
 		}
 	})
+}
+
+// Of 200 flavours only the one that is asked for has to be read, and what has no
+// name.
+func TestSkipEntry(t *testing.T) {
+	prod := entry("aws-gardener_prod-amd64-2150.1.0-abc12345", "amd64", "2150.1.0")
+	runtime := ocispec.Descriptor{Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}
+	for _, c := range []struct {
+		query, arch string
+		desc        ocispec.Descriptor
+		want        bool
+	}{
+		{"aws-gardener_prod", "", prod, false},
+		{"aws-gardener_prod", "amd64", prod, false},
+		{"aws-gardener_prod-amd64-2150.1.0-abc12345", "", prod, false},
+		{"aws-gardener_prod_usi", "", prod, true},
+		{"aws-gardener_prod", "arm64", prod, true},
+		{"", "arm64", prod, true},
+		{"aws-gardener_prod-arm64", "", prod, true},
+		{"aws-gardener_prod-amd64-2150.2.0", "", prod, true},
+		{"aws-gardener_prod-amd64-2150.1.0-00000000", "", prod, true},
+		{"aws-gardener_prod", "amd64", runtime, false},
+		{"aws-gardener_prod-amd64-2150.1.0", "", entry("aws-gardener_prod", "", ""), false},
+		{"Not A Name", "", prod, false},
+		{"", "", prod, false},
+	} {
+		if got := SkipEntry(c.query, c.arch)(c.desc); got != c.want {
+			t.Errorf("SkipEntry(%q, %q)(%s) = %v, want %v", c.query, c.arch, c.desc.Annotations["cname"], got, c.want)
+		}
+	}
 }
