@@ -278,23 +278,68 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node, resume bool, c
 
 // copyFrom stages desc from a part of a file.
 func (s *Stage) copyFrom(ctx context.Context, f *os.File, off, size int64, desc ocispec.Descriptor, copied func(n int64)) error {
-	if size != desc.Size {
-		return &BlobError{Op: "copy", Desc: desc, Err: fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, size, desc.Size)}
-	}
 	err := s.create(func(temp *os.File) (digest.Digest, int64, error) {
-		digester := desc.Digest.Algorithm().Digester()
-		whole := false
-		if info, err := f.Stat(); err == nil {
-			whole = off == 0 && info.Size() == size
-		}
-		n, err := copySection(ctx, temp, f, section{off, size, whole}, digester.Hash(), copied)
-		if err == nil && (n != size || digester.Digest() != desc.Digest) {
-			err = fmt.Errorf("%w: the bytes hash to %s", ErrMismatch, digester.Digest())
-		}
+		n, err := copyPart(ctx, temp, f, off, size, desc, copied)
 		return desc.Digest, n, err
 	})
 	if err != nil {
 		return &BlobError{Op: "copy", Desc: desc, Err: err}
 	}
 	return nil
+}
+
+// copyPart copies a part of from to the empty file temp and tells whether it is
+// the content of desc.
+func copyPart(ctx context.Context, temp, from *os.File, off, size int64, desc ocispec.Descriptor, copied func(n int64)) (int64, error) {
+	if size != desc.Size {
+		return 0, fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, size, desc.Size)
+	}
+	digester := desc.Digest.Algorithm().Digester()
+	whole := false
+	if info, err := from.Stat(); err == nil {
+		whole = off == 0 && info.Size() == size
+	}
+	n, err := copySection(ctx, temp, from, section{off, size, whole}, digester.Hash(), copied)
+	if err == nil && (n != size || digester.Digest() != desc.Digest) {
+		err = fmt.Errorf("%w: the bytes hash to %s", ErrMismatch, digester.Digest())
+	}
+	return n, err
+}
+
+// CopyBlob writes the content of desc to f, an empty file, and verifies it: after
+// an error f holds nothing of worth. Blocks are shared where the file system can
+// do that. copied, which may be nil, is told of bytes. What is on the disk by
+// then is the caller's to sync. Errors are those of [Source].
+func CopyBlob(ctx context.Context, src Source, desc ocispec.Descriptor, f *os.File, copied func(n int64)) error {
+	if _, err := ParseDigest(string(desc.Digest)); err != nil {
+		return err
+	}
+	err := copyBlob(ctx, src, desc, f, copied)
+	var named *BlobError
+	if err != nil && !errors.As(err, &named) {
+		err = &BlobError{Op: "copy", Desc: desc, Err: err}
+	}
+	return err
+}
+
+func copyBlob(ctx context.Context, src Source, desc ocispec.Descriptor, f *os.File, copied func(n int64)) error {
+	if sectioner, ok := src.(Sectioner); ok && desc.Data == nil {
+		from, off, size, err := sectioner.Section(ctx, desc.Digest)
+		if err == nil {
+			defer from.Close() //nolint:errcheck // only read
+			_, err = copyPart(ctx, f, from, off, size, desc, copied)
+			return err
+		}
+		// Unsupported: not every blob of every source is part of a file.
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	rc, err := src.Blob(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer rc.Close() //nolint:errcheck // only read
+	_, err = copyHashing(ctx, f, rc, nil, copied)
+	return err
 }

@@ -78,11 +78,16 @@ func Replace(path string) (*File, error) {
 }
 
 // Commit syncs the file, gives it the mode and renames it to its path.
-func (f *File) Commit(mode fs.FileMode) error {
+func (f *File) Commit(mode fs.FileMode) error { return f.commit(mode, os.Rename) }
+
+// CommitNew is [File.Commit] to a path where nothing may be (fs.ErrExist).
+func (f *File) CommitNew(mode fs.FileMode) error { return f.commit(mode, RenameNoReplace) }
+
+func (f *File) commit(mode fs.FileMode, rename func(from, to string) error) error {
 	if err := Finish(f.File, mode); err != nil {
 		return err
 	}
-	if err := os.Rename(f.temp, f.path); err != nil {
+	if err := rename(f.temp, f.path); err != nil {
 		return err
 	}
 	f.temp = ""

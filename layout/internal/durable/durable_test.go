@@ -52,6 +52,29 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+func TestCommitNew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	for i, want := range []error{nil, fs.ErrExist} {
+		f, err := durable.Replace(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString([]string{"first", "second"}[i]); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.CommitNew(0o644); !errors.Is(err, want) {
+			t.Errorf("CommitNew = %v, want %v", err, want)
+		}
+		_ = f.Discard()
+	}
+	if got, err := os.ReadFile(path); string(got) != "first" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
 func TestReplaceNamesThePath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "absent", "f")
 	_, err := durable.Replace(path)
