@@ -117,10 +117,12 @@ func withReference(named reference.Named, ref layout.Reference) (reference.Named
 func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	if r.ref.Digest != "" || r.ref.RefName != "" {
 		name := cmp.Or(string(r.ref.Digest), r.ref.RefName)
-		desc, err := r.client.Resolve(ctx, name)
+		// Whoever opens a source reads what it names: that is one request.
+		desc, raw, err := r.client.Fetch(ctx, name)
 		if err != nil {
 			return nil, err
 		}
+		r.keep(desc.Digest, raw)
 		return []ocispec.Descriptor{named(desc, r.ref.RefName)}, nil
 	}
 	tags, err := r.client.Tags(ctx)
@@ -230,13 +232,17 @@ func (r *Remote) document(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 	if err != nil {
 		return nil, err
 	}
+	r.keep(desc.Digest, raw)
+	return raw, nil
+}
+
+func (r *Remote) keep(d digest.Digest, raw []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.documents[desc.Digest]; !ok && len(raw) <= r.room {
-		r.documents[desc.Digest] = raw
+	if _, ok := r.documents[d]; !ok && len(raw) <= r.room {
+		r.documents[d] = raw
 		r.room -= len(raw)
 	}
-	return raw, nil
 }
 
 // Blobs implements [layout.Source]: a registry lists no blobs, so these are

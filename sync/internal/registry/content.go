@@ -42,6 +42,30 @@ func (c *Client) Resolve(ctx context.Context, tagOrDigest string) (desc ocispec.
 	return desc, nil
 }
 
+// Fetch is [Client.Resolve] and [Client.Manifest] in one request.
+func (c *Client) Fetch(ctx context.Context, tagOrDigest string) (desc ocispec.Descriptor, raw []byte, err error) {
+	err = c.run(ctx, tagOrDigest, func(ctx context.Context) error {
+		found, rc, err := c.repo.Manifests().FetchReference(ctx, tagOrDigest)
+		if err != nil {
+			return err
+		}
+		defer rc.Close() //nolint:errcheck // read to its verified end
+		if _, err := layout.ParseDigest(string(found.Digest)); err != nil {
+			return err
+		}
+		if found.Size > layout.MaxDocument {
+			return fmt.Errorf("%w: %d bytes, more than the limit of %d", layout.ErrInvalid, found.Size, layout.MaxDocument)
+		}
+		desc = found
+		raw, err = io.ReadAll(layout.VerifyReader(ctx, rc, desc))
+		return err
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	return desc, raw, nil
+}
+
 // Exists tells whether the repository has the manifest or index d.
 func (c *Client) Exists(ctx context.Context, d digest.Digest) (bool, error) {
 	_, err := c.Resolve(ctx, string(d))
