@@ -74,7 +74,7 @@ func (sel LayerSelector) Layers(doc *Document) ([]Layer, error) {
 	}
 	layer := Layer{Desc: doc.Layers[n], Number: n}
 	if !sel.fits(layer.Desc) {
-		return nil, fmt.Errorf("manifest %s: %s is no %s: %w", doc.Descriptor.Digest, layer, sel, ErrNotFound)
+		return nil, fmt.Errorf("manifest %s has no %s, its %s: %w", doc.Descriptor.Digest, sel, layer, ErrNotFound)
 	}
 	return []Layer{layer}, nil
 }

@@ -23,8 +23,10 @@ type Selector struct {
 	Annotations  map[string]string // of the manifest or of the entry that names it
 	Attestations bool              // attestation manifests are searched too
 
-	// Match is a further test; nil passes all.
+	// Match is a further test; nil passes all. What says in messages what it asks
+	// for, as "cname kvm".
 	Match func(desc ocispec.Descriptor, doc *Document) bool
+	What  string
 	// Skip tells that desc, the entry of a manifest, alone is reason enough not
 	// to read it: it cannot pass Match. Nil skips none.
 	Skip func(desc ocispec.Descriptor) bool
@@ -189,6 +191,9 @@ func (sel Selector) String() string {
 		add("annotation", k+"="+v)
 	}
 	slices.Sort(parts)
+	if sel.What != "" {
+		parts = append(parts, sel.What)
+	}
 	if len(parts) == 0 {
 		return "manifest"
 	}

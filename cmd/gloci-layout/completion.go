@@ -57,6 +57,16 @@ func fixedValues(name string) []string {
 		return []string{"extract", "copy"}
 	case "disable":
 		return lintRuleNames()
+	case "attestations":
+		return []string{"skip", "include"}
+	case "mode":
+		return modeNames
+	case "on-conflict":
+		return []string{"identical-ok", "error", "first", "last"}
+	case "symlinks":
+		return []string{"error", "skip", "keep"}
+	case "special":
+		return []string{"error", "skip"}
 	case "platform":
 		return []string{"linux/amd64", "linux/arm64"}
 	}

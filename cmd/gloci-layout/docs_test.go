@@ -31,6 +31,8 @@ var objects = []cmdline.Object{
 	{Command: "ls", Note: "one for each entry", Value: lsResult{}},
 	{Command: "tree", Note: "one for each line", Value: treeResult{}},
 	{Command: "inspect", Value: inspectResult{}},
+	{Command: "copy", Note: "one for each file", Value: copyResult{}},
+	{Command: "extract", Note: "one for each file, directory and link", Value: extractResult{}},
 	{Command: "verify", Note: "one for each finding", Value: findingResult{}},
 	{Command: "verify", Note: "at the end", Value: verifyResult{}},
 	{Command: "resolve", Note: "one for each program", Value: resolveResult{}},

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"path"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/layout"
@@ -38,6 +40,9 @@ func (l *layerFlags) selector(c *cli.Context) (layout.LayerSelector, error) {
 			return sel, usagef(c, "--layer and --config exclude each other")
 		}
 		sel.Number = &l.number
+	}
+	if _, err := path.Match(l.title, ""); err != nil {
+		return sel, usagef(c, "--title %q: %v", l.title, err)
 	}
 	var err error
 	sel.Annotations, err = annotations(c, "layer-annotation")

@@ -93,6 +93,8 @@ func newApp(e *env) *cli.App {
 			newTreeCommand(e),
 			newInspectCommand(e),
 			newCatCommand(e),
+			newCopyCommand(e),
+			newExtractCommand(e),
 			newVerifyCommand(e),
 			newResolveCommand(e),
 			newLintCommand(e),

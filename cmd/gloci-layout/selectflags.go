@@ -46,6 +46,13 @@ func (s *selectFlags) selector(c *cli.Context) (layout.Selector, error) {
 			return s.cname == "" && desc.Platform != nil && desc.Platform.Architecture == s.arch
 		}
 		sel.Match = func(desc ocispec.Descriptor, doc *layout.Document) bool { return named(desc, doc) || byPlatform(desc) }
+		sel.What = "cname " + s.cname
+		switch {
+		case s.cname == "":
+			sel.What = "architecture " + s.arch
+		case s.arch != "":
+			sel.What += ", architecture " + s.arch
+		}
 		sel.Skip = func(desc ocispec.Descriptor) bool { return skip(desc) && !byPlatform(desc) }
 	}
 	return sel, nil

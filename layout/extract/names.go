@@ -299,3 +299,44 @@ func NameLayers(m layout.LayerMatch, t *Template) ([]NamedLayer, error) {
 	}
 	return named, nil
 }
+
+// ManifestDirs names a directory for each of several manifests: its cname, or the
+// first 12 digits of its digest where it has none. A cname that is no clean file
+// name is [layout.ErrUnsafe], one of two manifests [layout.ErrConflict].
+func ManifestDirs(matches []layout.LayerMatch) ([]string, error) {
+	var dirs []string
+	taken := map[string]digest.Digest{}
+	for _, m := range matches {
+		dir := cmp.Or(CName(m.Match), digest12(m.Desc.Digest))
+		err := CheckName(dir)
+		if err == nil && strings.Contains(dir, "/") {
+			err = fmt.Errorf("file name %q: it has a slash: %w", dir, layout.ErrUnsafe)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("manifest %s: cname: %w", m.Desc.Digest, err)
+		}
+		if other, ok := taken[dir]; ok {
+			err := fmt.Errorf("two manifests want the directory %q: %w\n  %s\n  %s", dir, layout.ErrConflict, other, m.Desc.Digest)
+			return nil, layout.WithHint(err, "take them one after another, with --digest")
+		}
+		taken[dir] = m.Desc.Digest
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+// LayerDir names the directory of a layer among others of its manifest: its
+// number in two digits or more, and the last part of its file name without the
+// extensions that [MediaTypeName] knows.
+func LayerDir(l layout.Layer, name string) string {
+	facets := strings.Split(path.Base(name), ".")
+	n := len(facets)
+	for n > 1 && (extensions[facets[n-1]] || facets[n-1] == "tgz") {
+		n--
+	}
+	number := "config"
+	if l.Number >= 0 {
+		number = fmt.Sprintf("%02d", l.Number)
+	}
+	return number + "-" + strings.Join(facets[:n], ".")
+}

@@ -186,7 +186,8 @@ func matchName(n Name, query, arch string) bool {
 
 // SkipEntry returns the test for layout.Selector.Skip that belongs to
 // [MatchCName]: does an entry alone say that its manifest has another name? An
-// entry that says nothing, or less than query, is not skipped.
+// entry that says nothing, or less than query, is not skipped. One without cname
+// whose platform is another system's is a container image, and has no name.
 func SkipEntry(query, arch string) func(desc ocispec.Descriptor) bool {
 	want, err := ParseName(query)
 	if err != nil {
@@ -195,7 +196,8 @@ func SkipEntry(query, arch string) func(desc ocispec.Descriptor) bool {
 	return func(desc ocispec.Descriptor) bool {
 		have := entryName(desc.Annotations, desc.Platform)
 		if have.CName == "" {
-			return false
+			return query != "" && desc.Annotations[annotationCName] == "" &&
+				desc.Platform != nil && desc.Platform.OS != "" && desc.Platform.OS != platformOS
 		}
 		contradicts := func(have, want string) bool { return have != "" && want != "" && have != want }
 		return contradicts(have.CName, want.CName) || contradicts(have.Arch, want.Arch) || contradicts(have.Arch, arch) ||
