@@ -2,6 +2,7 @@ package layout
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -38,6 +39,11 @@ func (l Layer) String() string {
 	parts := []string{name, string(l.Desc.Digest), l.Desc.MediaType}
 	if title := l.Title(); title != "" {
 		parts = append(parts, "title="+title)
+	}
+	for _, key := range slices.Sorted(maps.Keys(l.Desc.Annotations)) {
+		if key != ocispec.AnnotationTitle {
+			parts = append(parts, key+"="+l.Desc.Annotations[key])
+		}
 	}
 	return strings.Join(parts, "  ")
 }

@@ -53,7 +53,7 @@ func mark(set *map[digest.Digest]bool, d digest.Digest) {
 // lines tells what there is, one fact a line.
 func (s *survey) lines() string {
 	var b strings.Builder
-	if n := len(s.manifests); n > 0 {
+	if n := len(s.manifests); n > 0 && len(s.layers) == 0 {
 		fmt.Fprintf(&b, "\n  %s there: %s", count(n, "other manifest"), s.kinds)
 		for _, of := range []struct {
 			what string

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
@@ -155,10 +156,23 @@ func tgz(t testing.TB, files ...string) string {
 // image is a container image of one layer that holds the file etc/NAME.
 func (m *maker) image(arch, name string) ocispec.Descriptor {
 	m.t.Helper()
-	config := m.blob(ocispec.MediaTypeImageConfig, fmt.Sprintf(`{"architecture":%q,"os":"linux","author":%q,"rootfs":{"type":"layers","diff_ids":[]}}`, arch, name), nil)
-	return m.manifest(ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{
-		m.blob(ocispec.MediaTypeImageLayerGzip, tgz(m.t, "etc/", "", "etc/"+name, name+" on "+arch+"\n"), nil),
-	}})
+	layer := tgz(m.t, "etc/", "", "etc/"+name, name+" on "+arch+"\n")
+	config := m.blob(ocispec.MediaTypeImageConfig, imageConfig(m.t, arch, layer), nil)
+	return m.manifest(ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{m.blob(ocispec.MediaTypeImageLayerGzip, layer, nil)}})
+}
+
+// imageConfig is the config of an image with one layer, compressed by gzip.
+func imageConfig(t testing.TB, arch, layer string) string {
+	t.Helper()
+	zr, err := gzip.NewReader(strings.NewReader(layer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	diffID, err := digest.FromReader(zr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`{"architecture":%q,"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%q]}}`, arch, diffID)
 }
 
 // timoni is a module as "timoni mod push" makes it: two layers of one type that
@@ -250,12 +264,11 @@ func (m *maker) buildkit(style string) ocispec.Descriptor {
 func (m *maker) dockerList() ocispec.Descriptor {
 	var entries []ocispec.Descriptor
 	for _, arch := range []string{"amd64", "s390x"} {
+		layer := tgz(m.t, "bin/busybox", arch)
 		entries = append(entries, at(m.manifest(ocispec.Manifest{
 			MediaType: "application/vnd.docker.distribution.manifest.v2+json",
-			Config:    m.blob("application/vnd.docker.container.image.v1+json", `{"architecture":"`+arch+`","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`, nil),
-			Layers: []ocispec.Descriptor{
-				m.blob("application/vnd.docker.image.rootfs.diff.tar.gzip", tgz(m.t, "bin/busybox", arch), nil),
-			},
+			Config:    m.blob("application/vnd.docker.container.image.v1+json", imageConfig(m.t, arch, layer), nil),
+			Layers:    []ocispec.Descriptor{m.blob("application/vnd.docker.image.rootfs.diff.tar.gzip", layer, nil)},
 		}), "linux/"+arch, nil))
 	}
 	return m.indexOf("application/vnd.docker.distribution.manifest.list.v2+json", entries...)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 // makeSelections makes a layout for each kind of artifact.
@@ -195,20 +197,33 @@ func TestSelections(t *testing.T) {
 		t.Fatal(err)
 	}
 	tars := t.TempDir()
+	reg := regtest.Start(t, nil)
+	noCredentials(t)
 	for _, e := range entries {
 		mustGloci(t, "pack", filepath.Join(dir, e.Name()), filepath.Join(tars, e.Name()))
+		if ref := selectionRef(e.Name()); ref != "" {
+			mustGloci(t, "sync", filepath.Join(dir, e.Name())+ref, "docker://"+reg.Host+"/sel/"+e.Name()+ref, "--tls-verify=false", "-q")
+		}
 	}
 	// The digest of the image that an attestation is of.
 	amd64 := regexp.MustCompile(`sha256:[0-9a-f]{64}`)
-	for _, form := range []struct{ name, dir string }{{"directory", dir}, {"tarball", tars}} {
+	for _, form := range []struct{ name, dir string }{{"directory", dir + "/"}, {"tarball", tars + "/"}, {"registry", "docker://" + reg.Host + "/sel/"}} {
 		t.Run(form.name, func(t *testing.T) {
 			for _, s := range selections {
 				t.Run(strings.ReplaceAll(s.args, "/", "|"), func(t *testing.T) {
 					args := strings.Fields(s.args)
-					args[0] = filepath.Join(form.dir, args[0])
+					if form.name == "registry" {
+						ref := selectionRef(args[0])
+						if ref == "" {
+							t.Skip("index.json of a repository are its tags")
+						}
+						args[0] += ref
+						args = append(args, "--tls-verify=false")
+					}
+					args[0] = form.dir + args[0]
 					for i, a := range args {
 						if strings.HasSuffix(a, "=AMD64") {
-							found := mustGloci(t, "copy", args[0], "--platform", "linux/amd64", "-o", filepath.Join(t.TempDir(), "f"), "--json")
+							found := mustGloci(t, "copy", args[0], "--platform", "linux/amd64", "-o", filepath.Join(t.TempDir(), "f"), "--json", "--tls-verify=false")
 							_, manifest, _ := strings.Cut(found, `"manifest":"`)
 							args[i] = strings.Replace(a, "AMD64", amd64.FindString(manifest), 1)
 						}
@@ -218,6 +233,26 @@ func TestSelections(t *testing.T) {
 			}
 		})
 	}
+}
+
+// selectionRef is the tag of a layout with one ref name; "" for others, and for
+// operands that have one.
+func selectionRef(name string) string {
+	switch {
+	case strings.Contains(name, ":") || name == "all":
+		return ""
+	case name == "gl":
+		return ":2150.1.0"
+	}
+	return ":v1"
+}
+
+// noCredentials keeps a test from the registries and passwords of the machine.
+func noCredentials(t *testing.T) {
+	t.Helper()
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", "/dev/null")
 }
 
 func checkSelection(t *testing.T, args, want []string, wantStatus int, says []string) {
@@ -232,6 +267,7 @@ func checkSelection(t *testing.T, args, want []string, wantStatus int, says []st
 			t.Errorf("stderr does not match %s:\n%s", re, stderr)
 		}
 	}
+	checkCandidates(t, args, stderr)
 	if wantStatus != 0 {
 		if _, err := os.Lstat(out); err == nil {
 			t.Errorf("%s is there after an error", out)
@@ -274,4 +310,21 @@ func checkSelection(t *testing.T, args, want []string, wantStatus int, says []st
 
 func compareNames(a, b string) int {
 	return strings.Compare(strings.SplitN(a, " ", 3)[1], strings.SplitN(b, " ", 3)[1])
+}
+
+// checkCandidates demands that each line of an ambiguous error, pasted, leaves
+// one candidate.
+func checkCandidates(t *testing.T, args []string, stderr string) {
+	t.Helper()
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "  oci:") && !strings.HasPrefix(line, "  oci-archive:") && !strings.HasPrefix(line, "  docker:") {
+			continue
+		}
+		pasted := slices.Clone(args)
+		pasted[0] = strings.Fields(line)[0]
+		out := filepath.Join(t.TempDir(), "pasted")
+		if status, _, stderr := gloci(append(append([]string{"copy"}, pasted...), "-o", out, "--name", "{index}{ext}")...); status != 0 {
+			t.Errorf("copy %s: exit %d\n%s", strings.Join(pasted, " "), status, stderr)
+		}
+	}
 }
