@@ -65,7 +65,7 @@ func (s state) below(name string) state {
 // directory that stands beside an output and is named after it.
 func isTemp(name, output string) bool {
 	first, _, _ := strings.Cut(name, "/")
-	return output != "" && strings.HasPrefix(first, "."+output+".") && strings.Contains(first, "tmp")
+	return output != "" && (strings.HasPrefix(first, "."+output+".tmp") || strings.HasPrefix(first, "."+output+".extract-"))
 }
 
 // checkCrash holds the promise of docs/design.md against what a killed or failed

@@ -81,10 +81,10 @@ func copyNewDir(ctx context.Context, src layout.Source, dir string, layers []Nam
 	if err != nil {
 		return err
 	}
-	if err := syncDirs(root, made); err != nil {
+	if err := root.Chmod(".", 0o755); err != nil {
 		return err
 	}
-	if err := root.Chmod(".", 0o755); err != nil {
+	if err := syncDirs(root, made); err != nil {
 		return err
 	}
 	if err := durable.RenameNoReplace(filepath.Join(parentDir, temp), dir); err != nil {
