@@ -123,7 +123,9 @@ func makeTemplate(t *testing.T) string {
 	mustRun(t, dir, "pack", "src", "in.oci")
 	mustRun(t, dir, "pack", "src", "old.oci")
 	file("x.tar", string(tarOf(t, []member{
-		{name: "x/", mode: 0o755}, {name: "x/one", content: "the first\n", mode: 0o644}, {name: "x/link", link: "one", mode: 0o777},
+		{name: "x/", mode: 0o755},
+		{name: "x/one", content: "the first\n", mode: 0o644},
+		{name: "x/link", link: "one", mode: 0o777},
 		{name: "two", content: strings.Repeat("the second\n", 50), mode: 0o640},
 	})))
 	file("D/old", "what was there\n")

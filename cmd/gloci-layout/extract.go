@@ -46,11 +46,11 @@ type extractOptions struct {
 
 func (o *extractOptions) own() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "mode", Usage: "what becomes of several layers: `MODE` " + strings.Join(modeNames, ", "), Value: "single", Destination: &o.mode},
+		&cli.StringFlag{Name: "mode", Usage: "take and unpack layers as `MODE` says: " + strings.Join(modeNames, ", "), Value: "single", Destination: &o.mode},
 		&cli.BoolFlag{Name: "rootfs", Usage: "make the root file system of a container image", Destination: &o.rootfs},
-		&cli.StringFlag{Name: "on-conflict", Usage: "what `WHAT` becomes of a path that two layers have: identical-ok, error, first or last", Value: "identical-ok", Destination: &o.onConflict},
-		&cli.StringFlag{Name: "symlinks", Usage: "`WHAT` becomes of symbolic links that lead out of OUT: error, skip or keep; with --rootfs they are kept", Destination: &o.symlinks},
-		&cli.StringFlag{Name: "special", Usage: "`WHAT` becomes of devices and FIFOs: error or skip", Destination: &o.special},
+		&cli.StringFlag{Name: "on-conflict", Usage: "do `WHAT` with a path that two layers have: identical-ok, error, first or last", Value: "identical-ok", Destination: &o.onConflict},
+		&cli.StringFlag{Name: "symlinks", Usage: "do `WHAT` with symbolic links that lead out of OUT: error, skip or keep; error, with --rootfs keep, if it is not given", Destination: &o.symlinks},
+		&cli.StringFlag{Name: "special", Usage: "do `WHAT` with devices and FIFOs: error or skip; error if it is not given", Destination: &o.special},
 		&cli.BoolFlag{Name: "preserve", Usage: "keep owners, all mode bits, extended attributes and devices", Destination: &o.preserve},
 		&cli.BoolFlag{Name: "force", Usage: "replace the directory OUT with all that is in it", Destination: &o.force},
 		&cli.Int64Flag{Name: "max-bytes", Usage: "refuse a layer that holds more than `N` bytes", Destination: &o.maxBytes, DefaultText: "64 GiB"},

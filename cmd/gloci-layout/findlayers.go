@@ -40,14 +40,14 @@ func (f *findFlags) flags(own ...cli.Flag) []cli.Flag {
 		own,
 		&cli.StringFlag{Name: "name", Usage: "name files by `TEMPLATE`", Destination: &f.name},
 		&cli.BoolFlag{Name: "all-manifests", Usage: "take layers of all manifests that fit, into OUT/CNAME or OUT/DIGEST12", Destination: &f.allManifests},
-		&cli.StringFlag{Name: "attestations", Usage: "`WHAT` becomes of attestation manifests: skip or include", Value: "skip", Destination: &f.attestations},
+		&cli.StringFlag{Name: "attestations", Usage: "do `WHAT` with attestation manifests: skip or include", Value: "skip", Destination: &f.attestations},
 	)
 	own = append(own, f.layers.flags()...)
 	own = append(own, f.sel.flags()...)
 	return append(own, f.from.flags()...)
 }
 
-// A finding is what findFlags ask for, checked.
+// A findRequest is what findFlags ask for, checked.
 type findRequest struct {
 	sel      layout.Selector
 	layers   layout.LayerSelector

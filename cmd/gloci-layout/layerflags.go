@@ -17,7 +17,7 @@ type layerFlags struct {
 
 func (l *layerFlags) flags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "layer", Usage: "the layer with the number `N`, counted from 0 among all layers", Destination: &l.number, DefaultText: " "},
+		&cli.IntFlag{Name: "layer", Usage: "the layer with the number `N`, counted from 0 among all layers", Destination: &l.number},
 		&cli.StringFlag{Name: "media-type", Usage: "layers of this media `TYPE`; a * at its end stands for any rest", Destination: &l.mediaType},
 		&cli.StringFlag{Name: "title", Usage: "layers whose title fits the `GLOB`", Destination: &l.title},
 		&cli.StringSliceFlag{Name: "layer-annotation", Usage: "layers that have the annotation `KEY=VALUE`"},

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,26 +17,37 @@ import (
 // A step is a command of the README and the output that it shows.
 type step struct{ command, want string }
 
-// firstConsole returns the steps of the first ```console block.
-func firstConsole(t *testing.T, text string) []step {
+// consoles returns the steps of the ```console blocks of file, one list for each.
+func consoles(t *testing.T, file, text string) [][]step {
 	t.Helper()
-	_, rest, ok := strings.Cut(text, "\n```console\n")
-	block, _, ok2 := strings.Cut(rest, "```\n")
-	if !ok || !ok2 {
-		t.Fatal("README.md has no console block")
-	}
-	var steps []step
-	for line := range strings.Lines(block) {
-		switch command, ok := strings.CutPrefix(line, "$ "); {
-		case ok:
-			steps = append(steps, step{command: strings.TrimSuffix(command, "\n")})
-		case len(steps) == 0:
-			t.Fatalf("README.md: output %q before the first command", line)
-		default:
-			steps[len(steps)-1].want += line
+	var all [][]step
+	for rest := text; ; {
+		_, after, ok := strings.Cut(rest, "\n```console\n")
+		if !ok {
+			break
 		}
+		block, next, ok := strings.Cut(after, "```\n")
+		if !ok {
+			t.Fatalf("%s: a console block without end", file)
+		}
+		rest = "\n" + next
+		var steps []step
+		for line := range strings.Lines(block) {
+			switch command, ok := strings.CutPrefix(line, "$ "); {
+			case ok:
+				steps = append(steps, step{command: strings.TrimSuffix(command, "\n")})
+			case len(steps) == 0:
+				t.Fatalf("%s: output %q before the first command", file, line)
+			default:
+				steps[len(steps)-1].want += line
+			}
+		}
+		all = append(all, steps)
 	}
-	return steps
+	if len(all) == 0 {
+		t.Fatalf("%s has no console block", file)
+	}
+	return all
 }
 
 // readmeRegistry is how the README calls a registry.
@@ -47,7 +60,7 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	steps := firstConsole(t, string(text))
+	steps := consoles(t, "README.md", string(text))[0]
 	if len(steps) < 3 {
 		t.Fatalf("README.md shows only %d commands", len(steps))
 	}
@@ -110,5 +123,52 @@ func TestShown(t *testing.T) {
 		if got := shown(tt.want).MatchString(tt.got); got != tt.ok {
 			t.Errorf("%q shown as %q: %v, want %v", tt.got, tt.want, got, tt.ok)
 		}
+	}
+}
+
+// The commands in docs/extract.md do what it shows, on artifacts that are made as
+// other tools make them. There stderr is shown too, and the exit status.
+func TestExtractDoc(t *testing.T) {
+	text, err := os.ReadFile("../../docs/extract.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	noCredentials(t)
+	dir := t.TempDir()
+	makeSelections(t, dir)
+	// Shorter names than those of the table of selections.
+	for from, to := range map[string]string{"buildkit-old": "buildkit", "helm-prov-first": "helm"} {
+		if err := errors.Join(os.RemoveAll(filepath.Join(dir, to)), os.Rename(filepath.Join(dir, from), filepath.Join(dir, to))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host := regtest.Start(t, nil).Host
+	mustGloci(t, "sync", filepath.Join(dir, "gl")+":2150.1.0", "docker://"+host+"/gardenlinux:2150.1.0", "--tls-verify=false", "-q")
+	commands := 0
+	for _, steps := range consoles(t, "docs/extract.md", string(text)) {
+		for _, s := range steps {
+			commands++
+			cmd := exec.CommandContext(context.Background(), "bash", "-euc", strings.ReplaceAll(s.command, readmeRegistry, host))
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "LC_ALL=C")
+			out, err := cmd.CombinedOutput()
+			got := strings.ReplaceAll(string(out), host, readmeRegistry)
+			if got != "" && !strings.HasSuffix(got, "\n") {
+				got += "\n" // a document cannot show that it is missing
+			}
+			if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // of CombinedOutput, never wrapped
+				got += fmt.Sprintf("[exit status %d]\n", exit.ExitCode())
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			// "..." stands for any text, but not for a failure.
+			failed := strings.Contains(got, "[exit status") && !strings.Contains(s.want, "[exit status")
+			if failed || !shown(s.want).MatchString(got) {
+				t.Errorf("$ %s\n%s\ndocs/extract.md shows\n%s", s.command, got, s.want)
+			}
+		}
+	}
+	if commands < 20 {
+		t.Errorf("docs/extract.md shows only %d commands", commands)
 	}
 }
