@@ -45,7 +45,7 @@ const (
 	// Single unpacks exactly one layer, which must be an archive, into OUT.
 	Single Mode = "single"
 	// MergeDir unpacks all layers that are archives into OUT, in order. Others
-	// are left out and reported.
+	// are left out and reported; without any archive, that is ErrInvalid.
 	MergeDir Mode = "merge"
 	// LayerPerDir unpacks each layer into a directory of its own, OUT/Layer.Dir.
 	// One that is no archive is copied into it under Layer.Name. Names that

@@ -160,6 +160,10 @@ func (x *extraction) run(ctx context.Context, out string) (err error) {
 			return err
 		}
 	}
+	if x.opts.Mode == MergeDir && len(written) > 0 && !slices.ContainsFunc(written, func(w Written) bool { return w.Archive }) {
+		err := fmt.Errorf("%w: none of the layers is a tar archive that can be unpacked", layout.ErrInvalid)
+		return layout.WithHint(err, "gloci-layout copy writes layers as they are, and so does --mode ExtractAll")
+	}
 	x.result.Written = append(x.result.Written, written...)
 	for _, g := range groups {
 		if err := p.finishParents(g.dir); err != nil {
