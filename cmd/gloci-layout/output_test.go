@@ -169,13 +169,20 @@ func TestOutputErrors(t *testing.T) {
 	}
 }
 
-// Flags of one name take a value in all commands or in none: the command line
-// is put in order before it is known whose flag it is.
+// Flags of one name take a value in all commands or in none, but for --config
+// (inspect shows it, attach layer takes a file for it) and --rootfs (extract
+// makes one, add image takes a directory).
 func TestFlagsAgree(t *testing.T) {
 	app := newApp(&env{stdout: &output{w: t.Output()}, stderr: t.Output()})
 	for name, kinds := range cmdline.FlagKinds(app) {
-		if len(kinds) > 1 {
-			t.Errorf("flag --%s takes a value in some commands and none in others", name)
+		if (len(kinds) > 1) != (name == "config" || name == "rootfs") {
+			t.Errorf("flag --%s takes a value in some commands and none in others: %t", name, len(kinds) > 1)
+		}
+	}
+	for _, early := range [][]string{{"--config", "inspect", "l"}, {"attach", "--config", "f", "layer", "l", "r"}, {"--config", "f", "attach", "layer", "l", "r"}} {
+		_, err := cmdline.Order(app, append([]string{"gloci-layout"}, early...))
+		if fails := early[0] == "--config"; (err != nil) != fails {
+			t.Errorf("%q: %v", early, err)
 		}
 	}
 }

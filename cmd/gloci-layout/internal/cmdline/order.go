@@ -161,6 +161,9 @@ func (o *orderer) flag(arg string, rest []string) (int, error) {
 	found := global
 	if found == nil {
 		found = o.lookup(name)
+		if o.disagree(name) {
+			return 0, o.fail("write it after the command", "flag %s has a value in some commands and none in others", written)
+		}
 	}
 	if found == nil {
 		return 0, o.unknown(written)
@@ -197,8 +200,23 @@ func (o *orderer) allShortBools(letters string) bool {
 	return true
 }
 
-// lookup finds a flag of the command or of any below it. Commands that share a
-// name of a flag agree on whether it takes a value (a test holds them to it).
+// disagree tells whether the flag stands before the word that makes clear whose
+// it is, and the commands that it may belong to do not agree on whether it
+// takes a value.
+func (o *orderer) disagree(name string) bool {
+	if len(o.path) > 0 && find(o.path[len(o.path)-1].Flags, name) != nil {
+		return false
+	}
+	kinds := map[bool]bool{}
+	walk(o.commands(), nil, func(path []*cli.Command) {
+		if f := find(path[len(path)-1].Flags, name); f != nil {
+			kinds[TakesValue(f)] = true
+		}
+	})
+	return len(kinds) > 1
+}
+
+// lookup finds a flag of the command or of any below it.
 func (o *orderer) lookup(name string) cli.Flag {
 	if len(o.path) > 0 {
 		if f := find(o.path[len(o.path)-1].Flags, name); f != nil {
@@ -347,7 +365,7 @@ func distance(a, b string) int {
 }
 
 // FlagKinds returns for each name of a flag whether it takes a value: both
-// answers where commands disagree, which [Order] cannot handle.
+// answers where commands disagree, and [Order] wants the flag after the command.
 func FlagKinds(app *cli.App) map[string]map[bool]bool {
 	kinds := map[string]map[bool]bool{}
 	add := func(flags []cli.Flag) {
