@@ -161,7 +161,8 @@ func (g *group) mayMake(h *tar.Header) bool {
 
 // leaveOut reports an entry that is not made.
 func (g *group) leaveOut(path, why string) error {
-	if err := g.count(g.root, path, len(path)); err != nil {
+	// What is reported takes more memory than what is made.
+	if err := g.count(g.root, path, 2*len(path)+len(why)+400); err != nil {
 		return err
 	}
 	g.skip[path] = true
@@ -235,7 +236,7 @@ func (g *group) metaOf(h *tar.Header) (meta, error) {
 			if m.xattrs == nil {
 				m.xattrs = map[string]string{}
 			}
-			m.xattrs[key] = value
+			m.xattrs[strings.Clone(key)] = strings.Clone(value) // not all of the header
 		}
 	}
 	return m, nil
@@ -249,7 +250,7 @@ func (g *group) makeDir(d *dir, name string, h *tar.Header) error {
 		return err
 	}
 	for key, value := range m.xattrs { // they are kept until the end
-		g.bytes += int64(len(key) + len(value))
+		g.bytes += int64(len(key) + len(value) + 100)
 	}
 	n := d.node
 	if name != "" {

@@ -129,7 +129,7 @@ func sameContent(a, b io.Reader, buf []byte) (bool, error) {
 		if !bytes.Equal(buf[:n], buf[half:half+m]) {
 			return false, nil
 		}
-		if err != nil || err2 != nil {
+		if n < half { // both have ended
 			return true, nil
 		}
 	}

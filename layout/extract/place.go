@@ -125,8 +125,8 @@ func fixed(dir string) bool {
 
 // holds tells whether dir is p or above p.
 func holds(dir fs.FileInfo, p string) bool {
-	if real, err := filepath.EvalSymlinks(p); err == nil {
-		p = real
+	if resolved, err := filepath.EvalSymlinks(p); err == nil {
+		p = resolved
 	}
 	for {
 		if info, err := os.Stat(p); err == nil && os.SameFile(info, dir) {

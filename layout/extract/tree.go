@@ -99,8 +99,12 @@ type limits struct {
 }
 
 const (
-	// maxNames bounds the memory of a tree.
-	maxNames = 128 << 20 // 128 MiB
+	// maxNames bounds the memory of a tree: the bytes of names, of targets of
+	// links and of what is kept until the end. Two million files with names
+	// of 32 bytes fit; where more files are allowed, so are more bytes.
+	maxNames = 64 << 20 // 64 MiB
+	nameOf   = 32
+	dirSize  = 200 // bytes that a directory takes more than a file, about
 	// maxSteps bounds the time that following links takes: real root file
 	// systems need some thousands for links and ten for an entry.
 	maxSteps = 64 << 20
@@ -267,8 +271,8 @@ func (t *tree) count(d *dir, name string, extra int) error {
 	switch {
 	case t.limits.entries >= 0 && t.nodes > t.limits.entries:
 		return fmt.Errorf("%w: more than %d files and directories", layout.ErrInvalid, t.limits.entries)
-	case t.bytes > maxNames:
-		return fmt.Errorf("%w: more than %d MiB of names", layout.ErrInvalid, maxNames>>20)
+	case t.limits.entries >= 0 && t.bytes > max(maxNames, t.limits.entries*nameOf):
+		return fmt.Errorf("%w: more than %d MiB of names and attributes", layout.ErrInvalid, max(maxNames, t.limits.entries*nameOf)>>20)
 	case t.limits.depth >= 0 && d.depth >= t.limits.depth:
 		return fmt.Errorf("%w: %s: directories nested deeper than %d", layout.ErrInvalid, d.path(name), t.limits.depth)
 	}
@@ -280,6 +284,7 @@ func (t *tree) addDir(d *dir, name string, m meta) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.bytes += dirSize
 	n.dir = &dir{node: n, parent: d, name: name, depth: d.depth + 1, meta: m}
 	return n, nil
 }
@@ -301,6 +306,9 @@ func (t *tree) add(d *dir, name string, k kind, target string) (*node, error) {
 func (t *tree) drop(d *dir, name string) {
 	t.nodes--
 	t.bytes -= int64(len(name) + len(d.children[name].target))
+	if d.children[name].kind == kindDir {
+		t.bytes -= dirSize
+	}
 	delete(d.children, name)
 }
 

@@ -3,7 +3,9 @@
 package extract_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -14,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/extract"
 	"github.com/gardenlinux/gloci-layout/layout/extract/extracttest"
@@ -253,4 +257,96 @@ func extractForever(t *testing.T, dir string) {
 		}
 	}})
 	t.Log(err)
+}
+
+// TestMemory: hostile layers take no more memory and time than they may.
+func TestMemory(t *testing.T) {
+	const most = 256 << 20 // 256 MiB
+	if name := os.Getenv("GLOCI_TEST_MEMORY"); name != "" {
+		extractBomb(t, name)
+		return
+	}
+	if testing.Short() {
+		t.Skip("slow")
+	}
+	for name := range memoryBombs {
+		cmd := again(t, "^TestMemory$", nil, "GLOCI_TEST_MEMORY="+name)
+		start := time.Now()
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+			continue
+		}
+		_, text, _ := strings.Cut(string(out), "VmHWM:")
+		var kib int64
+		if _, err := fmt.Sscan(text, &kib); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		t.Logf("%s: %d MiB, %v", name, kib>>10, time.Since(start).Round(time.Millisecond))
+		if kib<<10 > most {
+			t.Errorf("%s: %d MiB of memory", name, kib>>10)
+		}
+	}
+}
+
+// memoryBombs give an archive as it is read, so that the test itself needs no
+// memory for it.
+var memoryBombs = map[string]func(i int) (e extracttest.Entry, more bool){
+	"names of 255 bytes": func(i int) (extracttest.Entry, bool) {
+		name := time.Duration(i).String()
+		return extracttest.Symlink(name+strings.Repeat("n", 255-len(name)), strings.Repeat("t", 3000)), i < 200_000
+	},
+	"directories": func(i int) (extracttest.Entry, bool) {
+		return extracttest.Dir(time.Duration(i).String() + "/a/b/c/d/e/f/g/h"), i < 20_000
+	},
+	"headers of 1 MiB": func(i int) (extracttest.Entry, bool) {
+		return extracttest.Entry{Name: "f", Type: '0', PAX: map[string]string{"comment": strings.Repeat("x", 1<<20-100)}}, i < 500
+	},
+	"attributes": func(i int) (extracttest.Entry, bool) {
+		return extracttest.Entry{Name: time.Duration(i).String(), Type: '5', PAX: map[string]string{"SCHILY.xattr.user.a": strings.Repeat("x", 1<<20-100)}}, i < 500
+	},
+	"left out": func(i int) (extracttest.Entry, bool) {
+		return extracttest.Entry{Name: time.Duration(i).String() + strings.Repeat("/p", 100), Type: '6'}, i < 1_000_000
+	},
+}
+
+func extractBomb(t *testing.T, name string) {
+	next := memoryBombs[name]
+	pr, pw := io.Pipe()
+	go func() {
+		w, err := compress.NewWriter(pw, compress.Zstd, 1)
+		for i := 0; err == nil; i++ {
+			e, more := next(i)
+			if _, err = w.Write(extracttest.Members(e)); !more {
+				break
+			}
+		}
+		_ = pw.CloseWithError(errors.Join(err, w.Close()))
+	}()
+	src := &pipeSource{Source: extracttest.NewSource(), r: pr}
+	desc := src.Add([]byte("x"), extracttest.ImageTar+"+zstd")
+	desc.Size = 1 << 40
+	_, err := extract.Extract(t.Context(), src, []extract.Layer{{Desc: desc}}, filepath.Join(t.TempDir(), "out"), &extract.Options{
+		Preserve: name == "attributes", Special: extract.SpecialSkip, Symlinks: extract.SymlinksSkip,
+	})
+	if err != nil && !errors.Is(err, layout.ErrInvalid) {
+		t.Error(err)
+	}
+	t.Logf("ended with %.300v", err)
+	// What wait4(2) says of a child is never less than what its parent had.
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", status)
+}
+
+// A pipeSource gives one blob, as it comes, and whose digest nobody knows.
+type pipeSource struct {
+	*extracttest.Source
+	r io.Reader
+}
+
+func (s *pipeSource) Blob(context.Context, ocispec.Descriptor) (io.ReadCloser, error) {
+	return io.NopCloser(s.r), nil
 }

@@ -174,7 +174,7 @@ func (r *Reader) firstBlock(stored []byte) []byte {
 	}
 	defer zr.Close() //nolint:errcheck // of a look
 	block := make([]byte, blockSize)
-	n, _ := io.ReadFull(zr, block) //nolint:errcheck // as above
+	n, _ := io.ReadFull(zr, block)
 	return block[:n]
 }
 

@@ -50,8 +50,8 @@ func TestMediaType(t *testing.T) {
 }
 
 // read returns what the layer holds.
-func read(src layout.Source, data []byte, mediaType string, opts *layertar.Options) (string, *layertar.Reader, error) {
-	desc := src.(*extracttest.Source).Add(data, mediaType)
+func read(src *extracttest.Source, data []byte, mediaType string, opts *layertar.Options) (string, *layertar.Reader, error) {
+	desc := src.Add(data, mediaType)
 	r, err := layertar.Open(context.Background(), src, desc, opts)
 	if err != nil {
 		return "", nil, err
