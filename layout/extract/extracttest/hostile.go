@@ -109,13 +109,18 @@ func symlinks(abs, victim string) []Hostile {
 		{Name: "a parent through a link that leads nowhere", Layer: tarOf(Symlink("l", "not/there"), File("l/f", "x"))},
 		{Name: "dot dot through a directory that is not there", Layer: tarOf(Symlink("l", "not/../../"+Victim)), Want: layout.ErrUnsafe},
 		{Name: "a maze of links", Slow: true, Layer: func() []byte {
-			// Each link goes through the one before 500 times.
-			e := []Entry{Dir("d"), Symlink("d/l0", ".")}
-			for i := 1; i < 500; i++ {
-				e = append(e, Symlink(fmt.Sprintf("d/l%d", i), strings.Repeat(fmt.Sprintf("l%d/", i-1), 500)))
+			// 36 links, each with a long way to the one before, and a thousand
+			// to the last of them.
+			long := strings.Repeat("/.", 2000)
+			e := []Entry{Symlink("l0", "."+long)}
+			for i := 1; i <= 35; i++ {
+				e = append(e, Symlink(fmt.Sprintf("l%d", i), fmt.Sprintf("l%d%s", i-1, long)))
+			}
+			for i := range 1000 {
+				e = append(e, Symlink(fmt.Sprintf("x%d", i), "l35"+long))
 			}
 			return Tar(e...)
-		}},
+		}, Want: layout.ErrInvalid},
 	}
 }
 
