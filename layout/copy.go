@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +21,10 @@ import (
 const (
 	// copyBuffer is what one read takes; larger gains nothing.
 	copyBuffer = 256 << 10 // 256 KiB
+	// smallCopy is the size of the largest file that one goroutine copies and
+	// hashes: two would wait for each other longer than they gain, and beside it
+	// other files are copied.
+	smallCopy = 8 << 20 // 8 MiB
 	// copyChunk is what the copying half may be ahead of the hashing half, so
 	// that the bytes are still in the cache.
 	copyChunk = 4 << 20 // 4 MiB
@@ -26,11 +32,26 @@ const (
 	writeBehind = 32 << 20 // 32 MiB
 )
 
+var buffers = sync.Pool{New: func() any {
+	buf := make([]byte, copyBuffer)
+	return &buf
+}}
+
+// borrowBuffer returns a buffer, and what gives it back.
+func borrowBuffer() (buf []byte, done func()) {
+	p, ok := buffers.Get().(*[]byte)
+	if !ok {
+		return make([]byte, copyBuffer), func() {}
+	}
+	return *p, func() { buffers.Put(p) }
+}
+
 // copyHashing copies r to f and hashes on the way, in one goroutine: what r
 // gives is mostly made by another already. h may be nil; copied, which is told
 // of bytes, too.
 func copyHashing(ctx context.Context, f *os.File, r io.Reader, h hash.Hash, copied func(n int64)) (n int64, err error) {
-	buf := make([]byte, copyBuffer)
+	buf, done := borrowBuffer()
+	defer done()
 	hinted := int64(0)
 	for {
 		if ctx.Err() != nil {
@@ -77,6 +98,13 @@ func copySection(ctx context.Context, temp, from *os.File, part section, h hash.
 	off, size, toEnd := part.off, part.size, part.toEnd
 	if off == 0 && toEnd && durable.Clone(temp, from) {
 		return hashFile(ctx, temp, h, nil, hashed)
+	}
+	if size <= smallCopy {
+		n := size
+		if toEnd {
+			n = math.MaxInt64 - off
+		}
+		return copyHashing(ctx, temp, io.NewSectionReader(from, off, n), h, hashed)
 	}
 	if _, err := from.Seek(off, io.SeekStart); err != nil {
 		return 0, err
@@ -141,7 +169,8 @@ func copySection(ctx context.Context, temp, from *os.File, part section, h hash.
 // hashFile hashes f from its beginning: up to where copied says, as it says it,
 // or to the end if copied is nil.
 func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64, hashed func(n int64)) (int64, error) {
-	buf := make([]byte, copyBuffer)
+	buf, done := borrowBuffer()
+	defer done()
 	var n int64
 	hashTo := func(end int64) error {
 		for end < 0 || n < end {
@@ -189,7 +218,10 @@ type CopyOptions struct {
 	// Resume has the blobs of a [Resumer] become part of the layout when they
 	// are whole, and keeps the beginning of others, for a later try to go on
 	// from.
-	Resume   bool
+	Resume bool
+	// Link makes hard links to files of a layout directory that have the right
+	// mode, where the system can.
+	Link     bool
 	Progress func(Event)
 }
 
@@ -221,7 +253,7 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 		}
 		g.Go(func() error {
 			o.Progress(Event{Kind: "start", Desc: n.Desc})
-			added, err := s.copyNode(gctx, src, n, o.Resume, func(k int64) { o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: k}) })
+			added, err := s.copyNode(gctx, src, n, o, func(k int64) { o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: k}) })
 			if err != nil {
 				return err
 			}
@@ -239,7 +271,7 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 	return walkErr
 }
 
-func (s *Stage) copyNode(ctx context.Context, src Source, n Node, resume bool, copied func(n int64)) (added bool, err error) {
+func (s *Stage) copyNode(ctx context.Context, src Source, n Node, o CopyOptions, copied func(n int64)) (added bool, err error) {
 	if n.Document != nil {
 		return s.addExpect(ctx, n.Desc, copied, func() (io.ReadCloser, error) {
 			return OpenBlob(ctx, n.Desc, func(digest.Digest) (io.ReadCloser, error) { return readCloser(n.Document.Raw), nil })
@@ -248,7 +280,7 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node, resume bool, c
 	if have, err := s.holds(ctx, n.Desc); have || err != nil {
 		return false, err
 	}
-	if resumer, ok := src.(Resumer); ok && resume && n.Desc.Data == nil && n.Desc.Size >= minPartial {
+	if resumer, ok := src.(Resumer); ok && o.Resume && n.Desc.Data == nil && n.Desc.Size >= minPartial {
 		err := s.resume(ctx, resumer, n.Desc, copied)
 		switch {
 		case errors.Is(err, errOccupied): // two fetch it, and both for themselves
@@ -262,6 +294,11 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node, resume bool, c
 		f, off, size, err := sectioner.Section(ctx, n.Desc.Digest)
 		if err == nil {
 			defer f.Close() //nolint:errcheck // only read
+			if o.Link && off == 0 {
+				if linked, err := s.linkFrom(ctx, f, n.Desc, copied); linked || err != nil {
+					return linked, err
+				}
+			}
 			return true, s.copyFrom(ctx, f, off, size, n.Desc, copied)
 		}
 		// Unsupported: not every blob of every source is part of a file.
@@ -274,6 +311,36 @@ func (s *Stage) copyNode(ctx context.Context, src Source, n Node, resume bool, c
 		return false, nil
 	}
 	return added, err
+}
+
+// linkFrom stages desc by a further name for the file f, if it is that alone
+// and has the mode of a blob. Its bytes are hashed like those of a copy.
+func (s *Stage) linkFrom(ctx context.Context, f *os.File, desc ocispec.Descriptor, copied func(n int64)) (linked bool, err error) {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() != desc.Size || info.Mode() != fileMode {
+		return false, err
+	}
+	name := s.newName()
+	if !durable.Link(f, s.dir, name) {
+		return false, nil
+	}
+	temp, err := s.root.Open(name)
+	if err != nil {
+		return false, errors.Join(err, s.root.Remove(name))
+	}
+	digester := desc.Digest.Algorithm().Digester()
+	n, err := hashFile(ctx, temp, digester.Hash(), nil, copied)
+	if err == nil && (n != desc.Size || digester.Digest() != desc.Digest) {
+		err = fmt.Errorf("%w: the bytes hash to %s", ErrMismatch, digester.Digest())
+	}
+	if err != nil {
+		return false, &BlobError{Op: "link", Desc: desc, Err: errors.Join(err, temp.Close(), s.root.Remove(name))}
+	}
+	// Whoever wrote it need not have synced it.
+	if err := s.settle(temp, n); err != nil {
+		return false, errors.Join(err, s.root.Remove(name))
+	}
+	return true, s.keep(name, desc.Digest, n)
 }
 
 // copyFrom stages desc from a part of a file.

@@ -62,6 +62,10 @@ func (x *Index) Bytes() []byte {
 	return x.raw
 }
 
+// Canonicalize makes [Index.Bytes] return the canonical form, also if nothing
+// has changed.
+func (x *Index) Canonicalize() { x.changed = true }
+
 // MediaType returns the media type of the body; that of an OCI index where the
 // body has none.
 func (x *Index) MediaType() string {
@@ -100,6 +104,14 @@ func (x *Index) Add(desc ocispec.Descriptor) {
 	x.changed = true
 }
 
+// AddFrom appends entry i of from, with its unknown fields.
+func (x *Index) AddFrom(from *Index, i int) {
+	e := from.entries[i]
+	e.desc = cloneDescriptor(e.desc)
+	x.entries = append(x.entries, e)
+	x.changed = true
+}
+
 // Set makes entry i say desc. Unknown fields of the entry stay.
 func (x *Index) Set(i int, desc ocispec.Descriptor) {
 	x.entries[i].desc = cloneDescriptor(desc)
@@ -113,6 +125,17 @@ func (x *Index) Remove(numbers ...int) {
 	}
 	x.entries = without(x.entries, numbers)
 	x.changed = true
+}
+
+// Unknown returns the names of the members that the specification has not.
+func (x *Index) Unknown() []string {
+	var names []string
+	for _, m := range x.members {
+		if !slices.Contains(indexNames, m.Name) {
+			names = append(names, m.Name)
+		}
+	}
+	return names
 }
 
 // Sort brings the entries into the order in which we write them: runtime

@@ -90,6 +90,13 @@ func IsReferrerRefName(refName string) bool {
 	return d != ""
 }
 
+// ReferrerRefName returns the digest that refName is made of, "" if
+// [IsReferrerRefName] says no.
+func ReferrerRefName(refName string) digest.Digest {
+	d, _ := referrerRefName(refName)
+	return d
+}
+
 func newReferrer(doc *Document, desc ocispec.Descriptor, subject digest.Digest, by ReferredBy) Referrer {
 	if desc.ArtifactType == "" {
 		desc.ArtifactType = doc.ArtifactType

@@ -10,7 +10,6 @@ import (
 	"iter"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,12 +30,18 @@ type Stage struct {
 	lock *os.File // the content lock, shared
 	temp string   // our directory below ownDir
 	root *os.Root // of temp
+	dir  *os.File // the same
 
 	mu     sync.Mutex
 	staged map[digest.Digest]stagedBlob
 	order  []digest.Digest // of staging: children before parents
 	known  map[digest.Digest]bool
 	next   int
+
+	batch    bool       // blobs may wait for others to be synced
+	unsynced int        // how many do
+	waiting  []*os.File // those, open, while they are few
+	failed   error      // of a sync
 }
 
 type stagedBlob struct {
@@ -84,20 +89,29 @@ func (s *Stage) begin(ctx context.Context) error {
 	if s.temp, err = durable.MkdirTemp(s.l.root, tempPrefix); err != nil {
 		return err
 	}
-	s.root, err = s.l.root.OpenRoot(s.temp)
+	if s.root, err = s.l.root.OpenRoot(s.temp); err != nil {
+		return err
+	}
+	// Open before anything is written: SyncFS tells of errors since then.
+	if s.dir, err = s.root.Open("."); err == nil {
+		s.batch = durable.CanSyncFS(s.dir)
+	}
 	return err
 }
 
 // Close ends the edit; what was not committed is gone.
 func (s *Stage) Close() error {
-	var err error
+	err := s.closeWaiting()
+	if s.dir != nil {
+		err = errors.Join(err, s.dir.Close())
+	}
 	if s.root != nil {
-		err = s.root.Close()
+		err = errors.Join(err, s.root.Close())
 	}
 	if s.temp != "" {
 		err = errors.Join(err, s.l.root.RemoveAll(s.temp))
 	}
-	s.temp, s.root = "", nil
+	s.temp, s.root, s.dir = "", nil, nil
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close()) // and with it the lock
 		s.lock = nil
@@ -237,12 +251,9 @@ func (s *Stage) addSection(ctx context.Context, f *os.File, off, size int64, a d
 }
 
 // create stages one blob, which write puts into a new file. The file has its
-// final mode and is on the disk when create returns.
+// final mode when create returns, and is on the disk once syncStaged returns.
 func (s *Stage) create(write func(f *os.File) (digest.Digest, int64, error)) error {
-	s.mu.Lock()
-	s.next++
-	name := fmt.Sprintf("blob-%d", s.next)
-	s.mu.Unlock()
+	name := s.newName()
 	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -251,9 +262,21 @@ func (s *Stage) create(write func(f *os.File) (digest.Digest, int64, error)) err
 	if err != nil {
 		return errors.Join(err, f.Close(), s.root.Remove(name))
 	}
-	if err := durable.Finish(f, fileMode); err != nil {
+	if err := s.finish(f, size); err != nil {
 		return errors.Join(err, s.root.Remove(name))
 	}
+	return s.keep(name, d, size)
+}
+
+func (s *Stage) newName() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next++
+	return fmt.Sprintf("blob-%d", s.next)
+}
+
+// keep makes the file name the staged content of d, unless there is one.
+func (s *Stage) keep(name string, d digest.Digest, size int64) error {
 	s.mu.Lock()
 	_, twice := s.staged[d]
 	if !twice {
@@ -334,6 +357,9 @@ func (s *Stage) Blobs(ctx context.Context) iter.Seq2[BlobInfo, error] {
 // publish gives the staged blobs their names and makes those names durable.
 // The caller swaps index.json after it.
 func (s *Stage) publish() error {
+	if err := s.syncStaged(); err != nil {
+		return err
+	}
 	touched := map[digest.Algorithm]bool{}
 	for _, d := range s.order {
 		blob, ok := s.staged[d]
@@ -348,7 +374,7 @@ func (s *Stage) publish() error {
 			touched[a] = true
 		}
 		// Over whatever stands there: we know our bytes, not its.
-		if err := s.l.root.Rename(s.temp+"/"+blob.name, filepath.FromSlash(BlobPath(d))); err != nil {
+		if err := s.rename(blob.name, d); err != nil {
 			return err
 		}
 	}

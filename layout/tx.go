@@ -52,6 +52,10 @@ func (l *Layout) Update(ctx context.Context, fn func(tx *Tx) error) error {
 // meanwhile, so it may only change what belongs to tx. If fn or a write fails
 // the layout stays as it was. Update may be called again for further blobs.
 func (s *Stage) Update(ctx context.Context, fn func(tx *Tx) error) (err error) {
+	// Before the lock, for it may take long; publish does the rest.
+	if err := s.syncStaged(); err != nil {
+		return err
+	}
 	lock, _, err := s.l.openRegular(s.l.root, markerFile, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("edit %s: %w", s.l.dir, readOnly(err))

@@ -3,6 +3,7 @@ package durable
 import (
 	"errors"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,4 +45,26 @@ func Clone(to, from *os.File) bool {
 		_ = target.Control(func(dst uintptr) { cloned = unix.IoctlFileClone(int(dst), int(src)) == nil })
 	})
 	return cloned
+}
+
+// Link gives the file f the further name name in dir; false where that cannot
+// be, as on another file system.
+func Link(f, dir *os.File, name string) bool {
+	source, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	target, err := dir.SyscallConn()
+	if err != nil {
+		return false
+	}
+	linked := false
+	_ = source.Control(func(src uintptr) {
+		_ = target.Control(func(dst uintptr) {
+			// AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH (open(2), O_TMPFILE).
+			path := "/proc/self/fd/" + strconv.Itoa(int(src))
+			linked = unix.Linkat(unix.AT_FDCWD, path, int(dst), name, unix.AT_SYMLINK_FOLLOW) == nil
+		})
+	})
+	return linked
 }
