@@ -1,9 +1,7 @@
 package sync
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -11,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/merge"
 )
 
 // compare looks at what every tag that is to move names now. Unless the caller
@@ -27,11 +26,7 @@ func (p *pusher) compare(ctx context.Context, moves []*move) error {
 		return nil
 	}
 	found := make([][]ForeignEntry, len(changed))
-	numbers := make([]int, len(changed))
-	for i := range numbers {
-		numbers[i] = i
-	}
-	err := each(ctx, p.client.Jobs(), numbers, func(ctx context.Context, i int) (err error) {
+	err := each(ctx, p.client.Jobs(), numbers(len(changed)), func(ctx context.Context, i int) (err error) {
 		found[i], err = p.compareTag(ctx, changed[i])
 		return err
 	})
@@ -137,18 +132,10 @@ func (p *pusher) compareTag(ctx context.Context, m *move) ([]ForeignEntry, error
 // merge makes the root of m an index with all entries of ours and those of
 // theirs whose numbers are in keep.
 func (m *move) merge(ours, theirs *side, keep []int) error {
-	raw, err := union(ours, theirs, keep)
+	x, err := union(ours, theirs, keep)
 	if err != nil {
 		return fmt.Errorf("merge %s: %w", m.Tag, err)
 	}
-	x, err := layout.ParseIndex(raw)
-	if err != nil {
-		return fmt.Errorf("merge %s: %w", m.Tag, err)
-	}
-	// In the canonical form, so that the same entries always give the same
-	// digest, and a second merge finds nothing to do.
-	x.Sort()
-	x.Set(0, x.Entries()[0])
 	desc := x.Descriptor()
 	if _, err := layout.ParseDocument(desc, x.Bytes()); err != nil {
 		return fmt.Errorf("merge %s: %w", m.Tag, err)
@@ -161,65 +148,28 @@ func (m *move) merge(ours, theirs *side, keep []int) error {
 	return nil
 }
 
-// union returns an index in JSON with every member and entry of both sides as
-// it stands there; where both have a member, ours counts.
-func union(ours, theirs *side, keep []int) ([]byte, error) {
-	members := map[string]json.RawMessage{"schemaVersion": json.RawMessage("2")}
-	var annotations map[string]json.RawMessage
-	var entries []json.RawMessage
-	take := func(s *side, numbers []int) error {
-		all := make([]json.RawMessage, 0, len(s.entries))
-		if s.index == nil {
-			one, err := json.Marshal(s.entries[0])
-			if err != nil {
-				return err
-			}
-			all = append(all, one)
-		} else {
-			// Both have passed the strict reader: no name stands twice.
-			if err := json.Unmarshal(s.doc.Raw, &members); err != nil {
-				return err
-			}
-			if err := json.Unmarshal(members["manifests"], &all); err != nil {
-				return err
-			}
-			if a := members["annotations"]; len(a) > 0 {
-				if err := json.Unmarshal(a, &annotations); err != nil {
-					return err
-				}
-			}
-		}
-		for _, i := range numbers {
-			entries = append(entries, all[i])
-		}
-		return nil
+// union returns an index with what both sides have; where both have a member,
+// ours counts. A manifest becomes an entry of the other side's index.
+func union(ours, theirs *side, keep []int) (*layout.Index, error) {
+	if ours.index != nil && theirs.index != nil {
+		return merge.Union(ours.index, theirs.index, keep)
 	}
-	// Theirs first, so that ours writes over it; the order of entries is set
-	// by sorting.
-	every := make([]int, len(ours.entries))
-	for i := range every {
-		every[i] = i
+	x := ours.index
+	if x == nil {
+		x = theirs.index
+		x.Remove(slices.DeleteFunc(numbers(x.Len()), func(i int) bool { return slices.Contains(keep, i) })...)
+		x.Add(ours.entries[0])
+	} else {
+		x.Add(theirs.entries[0])
 	}
-	if err := take(theirs, keep); err != nil {
-		return nil, err
+	x.Sort()
+	return layout.ParseIndex(x.Bytes())
+}
+
+func numbers(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
 	}
-	kept := entries
-	entries = nil
-	if err := take(ours, every); err != nil {
-		return nil, err
-	}
-	var err error
-	if members["manifests"], err = json.Marshal(append(entries, kept...)); err != nil {
-		return nil, err
-	}
-	if len(annotations) > 0 {
-		if members["annotations"], err = json.Marshal(annotations); err != nil {
-			return nil, err
-		}
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err = enc.Encode(members)
-	return b.Bytes(), err
+	return all
 }
