@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,7 @@ import (
 // minKillPoints may rise, never fall: fewer points mean that the harness sees
 // less, not that the program does less.
 const minKillPoints = 730
+const minKillPoints = 1000
 
 // A crashCase is a command, and the state of its directory before and after.
 type crashCase struct {
@@ -69,6 +71,15 @@ func crashCases() []*crashCase {
 		{name: "annotate", args: []string{"annotate", "L", "deep", "--artifact-type", "application/x.files", "k=v"}, layout: "L"},
 		{name: "annotate entries", args: []string{"annotate", "L", "deep", "--artifact-type", "application/x.files", "--descriptor", "k=v"}, layout: "L"},
 		{name: "annotate index", args: []string{"annotate", "L", "--index", "k=v"}, layout: "L"},
+		{name: "merge", args: []string{"merge", "L", "job1", "in.oci", "job2"}, layout: "L"},
+		{name: "merge of many blobs", args: []string{"merge", "L", "many"}, layout: "L"},
+		{name: "merge by links", args: []string{"merge", "L", "job1", "--link"}, layout: "L"},
+		{name: "merge three ways", args: []string{"merge", "L", "job1", "--base", "base"}, layout: "L"},
+		{name: "index create", args: []string{"index", "create", "L", "--ref", "new", "oci:src:app", "--platform", "linux/arm64", "--annotation", "k=v"}, layout: "L"},
+		{name: "index add", args: []string{"index", "add", "L", "set", "oci:src:app", "--platform", "linux/arm64"}, layout: "L"},
+		{name: "index rm", args: []string{"index", "rm", "L", "set", "platform:linux/amd64"}, layout: "L", again: 3},
+		{name: "index flatten", args: []string{"index", "flatten", "L", "deep"}, layout: "L"},
+		{name: "index nest", args: []string{"index", "nest", "L", "set", "--by", "arch", "--images"}, layout: "L"},
 		{name: "gc", args: []string{"gc", "L", "--grace", "0"}, layout: "L", gc: true},
 		{name: "pack", args: []string{"pack", "L", "out.oci"}, output: "out.oci"},
 		{name: "pack over another", args: []string{"pack", "L", "old.oci"}, output: "old.oci"},
@@ -118,6 +129,20 @@ func makeTemplate(t *testing.T) string {
 	note := l.files("application/x.note", &files, "note.txt")
 	l.index(named(l.image("the layer of keep"), "keep"), named(l.image("the layer of old"), "old"), named(l.nested(amd64), "set"),
 		named(l.nested(l.nested(amd64, files), files), "deep"), note)
+	for _, job := range []string{"job1", "job2"} {
+		j := newRawLayout(t, filepath.Join(dir, job))
+		own := j.image("the layer of " + job)
+		own.Platform = platform("linux", map[string]string{"job1": "arm64", "job2": "s390x"}[job])
+		j.index(named(j.nested(own), "set"))
+	}
+	since := newRawLayout(t, filepath.Join(dir, "base"))
+	since.index(named(since.image("the layer of old"), "old"))
+	many := newRawLayout(t, filepath.Join(dir, "many"))
+	var images []ocispec.Descriptor
+	for i := range 6 { // three blobs each
+		images = append(images, named(many.image(fmt.Sprintf("layer %d of many", i)), fmt.Sprintf("many-%d", i)))
+	}
+	many.index(images...)
 	l.blob("x/garbage", "nothing names this")
 	l.blob("x/garbage", "nor this")
 	mustRun(t, dir, "pack", "src", "in.oci")
@@ -241,7 +266,7 @@ func (c *crashCase) try(ctx context.Context, t *testing.T, plan killpoint.Plan) 
 		}
 		c.checkNoTemps(t, what, now)
 	}
-	for _, l := range []string{"L", "src"} {
+	for _, l := range []string{"L", "src", "job1"} {
 		if err := verifyClean(ctx, filepath.Join(dir, l)); err != nil {
 			fail("layout %s is damaged: %v", l, err)
 		}
@@ -284,7 +309,7 @@ func (c *crashCase) checkErrno(t *testing.T, what string, errno unix.Errno, res 
 		if err := c.checkFinal(now, res.Hit.Name == "unlinkat"); err != nil {
 			t.Errorf("%s: exit 0, but not all is done: %v", what, err)
 		}
-		if strings.HasSuffix(res.Hit.Name, "sync") && errno != unix.EINTR {
+		if isSync(res.Hit.Name) && errno != unix.EINTR {
 			t.Errorf("%s: exit 0 after a failed sync: the bytes may be lost", what)
 		}
 		return
@@ -301,10 +326,13 @@ func (c *crashCase) checkErrno(t *testing.T, what string, errno unix.Errno, res 
 	}
 	// Once index.json is swapped, only the sync behind it and the cleaning up
 	// can fail: then the new state is there, but is not promised to last.
-	if isNew && !c.gc && res.Hit.Name != "fsync" && res.Hit.Name != "unlinkat" {
+	if isNew && !c.gc && !isSync(res.Hit.Name) && res.Hit.Name != "unlinkat" {
 		t.Errorf("%s: exit %d, but the new state is there", what, res.Exit)
 	}
 }
+
+// isSync tells whether a call is one of those by which bytes become durable.
+func isSync(name string) bool { return name == "fsync" || name == "fdatasync" || name == "syncfs" }
 
 // checkNoTemps demands that a command that ended by itself cleaned up.
 func (c *crashCase) checkNoTemps(t *testing.T, what string, now state) {
@@ -423,6 +451,24 @@ func TestCrash(t *testing.T) {
 			}
 		}
 		t.Logf("%d calls failed", r.wait())
+	})
+	// There are few of these calls, and each stands for many others.
+	t.Run("syncfs", func(t *testing.T) {
+		r := newCrashRuns(t)
+		for _, c := range cases {
+			for i, call := range c.trace {
+				if call.Name == "syncfs" {
+					for _, errno := range []unix.Errno{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EINTR} {
+						r.add(c, killpoint.Plan{Action: killpoint.Fail, N: i + 1, Errno: errno})
+					}
+				}
+			}
+		}
+		failed := r.wait()
+		if failed == 0 {
+			t.Skipf("SKIPPED: syncfs is not used on the file system of %s", template)
+		}
+		t.Logf("%d calls failed", failed)
 	})
 	t.Run("interrupt", func(t *testing.T) {
 		r := newCrashRuns(t)

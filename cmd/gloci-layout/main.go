@@ -89,6 +89,8 @@ func newApp(e *env) *cli.App {
 			newReplaceCommand(e),
 			newAnnotateCommand(e),
 			newReferrersCommand(e),
+			newMergeCommand(e),
+			newIndexCommand(e),
 			newLsCommand(e),
 			newTreeCommand(e),
 			newInspectCommand(e),

@@ -30,6 +30,7 @@ const (
 	runKill   = "^TestCrash$/^kill$"
 	runTorn   = "^TestCrash$/^torn$"
 	runErrno  = "^TestCrash$/^errno$"
+	runSyncfs = "^TestCrash$/^syncfs$"
 	runStress = "^TestStressProcesses$"
 	runHeals  = "^TestAddHealsDamagedBlobs$"
 )
@@ -42,6 +43,30 @@ var mutants = []mutant{
 		old: "\t\terr = f.Sync()\n",
 		new: "\t\terr = nil\n",
 		run: runOrder, says: "a power cut could undo what is reported as done",
+	},
+	{
+		name: "a few staged blobs are not synced", file: "layout/batch.go",
+		old: "\t\t\terr = errors.Join(err, f.Sync())\n",
+		new: "\t\t\t_ = f\n",
+		run: runOrder, says: "a power cut could undo what is reported as done",
+	},
+	{
+		name: "many staged blobs are not synced", file: "layout/batch.go",
+		old: "\t\terr = durable.SyncFS(s.dir)\n",
+		new: "\t\terr = nil\n",
+		run: runOrder, says: "merge of many blobs: a power cut could undo what is reported as done",
+	},
+	{
+		name: "a failed sync of staged blobs is ignored", file: "layout/batch.go",
+		old: "\t\t\terr = errors.Join(err, f.Sync())\n",
+		new: "\t\t\t_ = f.Sync()\n",
+		run: runErrno, says: "exit 0 after a failed sync",
+	},
+	{
+		name: "a failed syncfs is ignored", file: "layout/batch.go",
+		old: "\t\terr = durable.SyncFS(s.dir)\n",
+		new: "\t\t_ = durable.SyncFS(s.dir)\n",
+		run: runSyncfs, says: "exit 0 after a failed sync",
 	},
 	{
 		name: "directories are not synced", file: "layout/internal/durable/durable.go",
@@ -118,7 +143,7 @@ var control = mutant{
 	name: "control", file: "layout/tx.go",
 	old: "\tconst name = \"index\"\n",
 	new: "\tconst name = \"in\" + \"dex\"\n",
-	run: strings.Join([]string{runOrder, runKill, runTorn, runErrno, runStress, runHeals}, "|"),
+	run: strings.Join([]string{runOrder, runKill, runTorn, runErrno, runSyncfs, runStress, runHeals}, "|"),
 }
 
 // Each planted bug is found by the test that is there for it. A test of crash
@@ -206,7 +231,7 @@ func (m mutant) test(t *testing.T, path string) (exit int, out string) {
 		t.Fatal(err)
 	}
 	// -test.v tells a test that was skipped from one that passed.
-	cmd := exec.CommandContext(t.Context(), self, "-test.run="+m.run, "-test.short", "-test.v", "-test.timeout=2m")
+	cmd := exec.CommandContext(t.Context(), self, "-test.run="+m.run, "-test.short", "-test.v", "-test.timeout=5m")
 	if m.every {
 		cmd.Args = append(cmd.Args, "-test.short=false")
 	}

@@ -117,6 +117,67 @@ func TestStressProcesses(t *testing.T) {
 	}
 }
 
+// Eight processes at once merge layouts of one artifact each into one layout,
+// and into one index of it: all of it is there in the end.
+func TestStressMerge(t *testing.T) {
+	const processes = 8
+	dir := fastDir(t)
+	mustRun(t, dir, "init", "L")
+	refs := map[string]string{}
+	want := map[string]bool{}
+	for round := range min(rounds(), 8) {
+		var merges sync.WaitGroup
+		for p := range processes {
+			args := []string{"merge", "L", "--quiet"}
+			for i := range 3 {
+				ref := fmt.Sprintf("r%d-p%d-%d", round, p, i)
+				refs[ref] = "content of " + ref
+				if err := os.WriteFile(filepath.Join(dir, ref+".txt"), []byte(refs[ref]), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				mustRun(t, dir, "init", "job-"+ref)
+				mustRun(t, dir, "add", "artifact", "job-"+ref, "--ref", ref, "--into", "all", "--annotation", "name="+ref,
+					"--artifact-type", "application/vnd.example", ref+".txt:text/plain")
+				args = append(args, "job-"+ref)
+			}
+			merges.Go(func() {
+				if r := runBinary(t, dir, args...); r.exit != 0 {
+					t.Errorf("%q: exit %d\n%s", args, r.exit, r.stderr)
+				}
+			})
+		}
+		merges.Wait()
+		checkRefs(t, filepath.Join(dir, "L"), refs)
+	}
+	l, err := layout.Open(t.Context(), filepath.Join(dir, "L"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for ref := range refs {
+		desc, err := layout.ResolveOne(t.Context(), l, ref, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[string(desc.Digest)] = true
+	}
+	all, err := layout.Resolve(t.Context(), l, "all", "")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d entries, %v", len(all), err)
+	}
+	doc, err := layout.ReadDocument(t.Context(), l, all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, desc := range doc.Manifests {
+		delete(want, string(desc.Digest))
+	}
+	if len(want) > 0 {
+		t.Errorf("%d of %d entries of the index are lost", len(want), len(refs))
+	}
+	t.Logf("%d entries by %d processes at once", len(doc.Manifests), processes)
+}
+
 // The same inside one process: goroutines that share a layout and goroutines that
 // have opened it for themselves, with gc beside them.
 func TestStressUpdate(t *testing.T) {

@@ -40,7 +40,7 @@ func replaceFlag(to *bool) cli.Flag {
 
 // A changeResult is what an edit did to one entry.
 type changeResult struct {
-	Action    string        `json:"action" doc:"added, tagged, untagged or removed"`
+	Action    string        `json:"action" doc:"added, tagged, untagged, removed, created, moved or relinked"`
 	RefName   string        `json:"refName,omitempty" doc:"the ref name, where the entry has one"`
 	Into      string        `json:"into,omitempty" doc:"the ref name of the index that got or lost the entry"`
 	CName     string        `json:"cname,omitempty" doc:"the Garden Linux name of the entry"`
