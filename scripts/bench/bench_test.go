@@ -76,6 +76,7 @@ func TestLayouts(t *testing.T) {
 		"shared": {func(dir string) error { return makeShared(dir, s) }, 4, 13},
 		"root":   {func(dir string) error { _, err := makeRoot(dir, 50); return err }, 1, 3},
 		"sparse": {func(dir string) error { return makeSparse(dir, s.big) }, 1, 3},
+		"job":    {func(dir string) error { return makeJob(dir, 3, 5000) }, 2, 11},
 		"tagged again": {func(dir string) error {
 			if err := makeImages(dir, 60); err != nil {
 				return err

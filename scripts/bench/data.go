@@ -102,14 +102,20 @@ func (l *builder) entry(desc ocispec.Descriptor, refName string) {
 }
 
 func (l *builder) finish() error {
-	raw, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: l.entries,
-	})
+	raw, err := json.Marshal(imageIndex(l.entries))
 	if err != nil {
 		return err
 	}
 	temp := filepath.Join(l.dir, "temp")
 	return errors.Join(os.WriteFile(temp, raw, 0o644), os.Rename(temp, filepath.Join(l.dir, ocispec.ImageIndexFile)))
+}
+
+func imageIndex(entries []ocispec.Descriptor) ocispec.Index {
+	return ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: entries}
+}
+
+func manifest(config ocispec.Descriptor, layers []ocispec.Descriptor) ocispec.Manifest {
+	return ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: layers}
 }
 
 // artifact names layers that are there already by one manifest.
@@ -178,9 +184,7 @@ func (l *builder) image(refName string, layers ...layer) error {
 	if err != nil {
 		return err
 	}
-	desc, err = l.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: desc, Layers: descs,
-	})
+	desc, err = l.json(ocispec.MediaTypeImageManifest, manifest(desc, descs))
 	if err != nil {
 		return err
 	}

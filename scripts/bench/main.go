@@ -59,21 +59,23 @@ type bench struct {
 
 // Sizes of what is measured.
 type sizes struct {
-	file     int64 // bytes of the file that is added
-	blob     int64 // bytes of each blob that is verified and packed
-	blobs    int
-	big      int64 // bytes of the blob that shows the memory
-	images   []int // in a layout of many; the goals are those of the second
-	tags     int
-	shared   int64 // bytes of the layer that the images of a push share
-	ownLayer int64 // bytes of the layer that each has alone
+	file      int64 // bytes of the file that is added
+	blob      int64 // bytes of each blob that is verified and packed
+	blobs     int
+	big       int64 // bytes of the blob that shows the memory
+	images    []int // in a layout of many; the goals are those of the second
+	tags      int
+	shared    int64 // bytes of the layer that the images of a push share
+	ownLayer  int64 // bytes of the layer that each has alone
+	rootFiles int   // in the layer that is extracted
 
-	rootFiles int // in the layer that is extracted
+	jobs int   // layouts that are merged
+	disk int64 // bytes of the largest file in each
 }
 
 var (
-	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000}
-	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000}
+	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000, jobs: 200, disk: 2 << 20}
+	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000, jobs: 40, disk: 1 << 20}
 )
 
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
@@ -151,6 +153,7 @@ func (b *bench) experiments(ctx context.Context, s sizes) error {
 		{"verify", b.benchVerify},
 		{"pack", b.benchPack},
 		{"many", b.benchMany},
+		{"merge", b.benchMerge},
 		{"sync", b.benchSync},
 		{"extract", b.benchExtract},
 		{"memory", b.benchMemory},
