@@ -28,7 +28,7 @@ const (
 
 var exitStatuses = []cmdline.ExitStatus{
 	{Status: exitOK, Meaning: "done; the answer is yes (sound, equal)"},
-	{Status: exitNo, Meaning: "the answer is no: verify found damage, lint an error, resolve a program that would fail"},
+	{Status: exitNo, Meaning: "the answer is no: verify found damage, lint an error, diff a difference, resolve a program that would fail"},
 	{Status: exitFailed, Meaning: "failed"},
 	{Status: exitNotFound, Meaning: "not found: a file, directory, ref name or digest"},
 	{Status: exitAmbiguous, Meaning: "ambiguous: the candidates are listed"},

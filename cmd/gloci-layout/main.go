@@ -97,6 +97,7 @@ func newApp(e *env) *cli.App {
 			newCatCommand(e),
 			newCopyCommand(e),
 			newExtractCommand(e),
+			newDiffCommand(e),
 			newVerifyCommand(e),
 			newResolveCommand(e),
 			newLintCommand(e),

@@ -213,7 +213,8 @@ func (c *comparer) content(ctx context.Context, ch *Change, a, b *stream, depth 
 	if o == Different {
 		return o, nil
 	}
-	if o == Uncounted && a.format != b.format && !c.opts.Ignore.Compression && c.counts(ch.Path) {
+	filtered := len(c.opts.Only)+len(c.opts.Exclude) > 0 // then nobody knows what else differs
+	if o == Uncounted && a.format != b.format && !c.opts.Ignore.Compression && !filtered {
 		ch.Kind = Recompressed
 		c.out.Say()
 		return Different, nil

@@ -25,7 +25,7 @@ type file struct {
 	header        tar.Header // what is not said is usual
 }
 
-func archive(t testing.TB, files ...file) []byte {
+func archive(t tb, files ...file) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -56,7 +56,7 @@ func archive(t testing.TB, files ...file) []byte {
 	return b.Bytes()
 }
 
-func packed(t testing.TB, f compress.Format, level int, data []byte) []byte {
+func packed(t tb, f compress.Format, level int, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w, err := compress.NewWriter(&b, f, level)
@@ -509,4 +509,10 @@ func TestGlobs(t *testing.T) {
 	if err := filediff.CheckGlob("usr/**/lib*.so.[0-9]"); err != nil {
 		t.Error(err)
 	}
+}
+
+// tb is what testing.TB and rapid's share.
+type tb interface {
+	Helper()
+	Fatal(args ...any)
 }
