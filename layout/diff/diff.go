@@ -219,7 +219,7 @@ func (c *comparer) run(ctx context.Context, a, b Side) error {
 		return err
 	}
 	if a.Roots == nil && b.Roots == nil && c.opts.Select == nil {
-		fields, err := c.documentFields(la.raw, lb.raw)
+		fields, err := c.documentFields(la, lb)
 		if err != nil {
 			return err
 		}
@@ -495,8 +495,9 @@ func (c *comparer) indexes(ctx context.Context, a, b ocispec.Descriptor, at plac
 	if !ok {
 		return err
 	}
+	la, lb := documentList(da), documentList(db)
 	if c.opts.Select == nil {
-		fields, err := c.documentFields(da.Raw, db.Raw)
+		fields, err := c.documentFields(la, lb)
 		if err != nil {
 			return err
 		}
@@ -508,7 +509,7 @@ func (c *comparer) indexes(ctx context.Context, a, b ocispec.Descriptor, at plac
 			}
 		}
 	}
-	return c.entries(ctx, documentList(da), documentList(db), at, false)
+	return c.entries(ctx, la, lb, at, false)
 }
 
 // digestOf is d as a field has it.

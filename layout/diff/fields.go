@@ -53,22 +53,23 @@ func (c *comparer) descriptorFields(a, b strictjson.Value) ([]Field, error) {
 
 // documentFields compares two indexes or manifests but for the descriptors in
 // them that are compared on their own.
-func (c *comparer) documentFields(a, b []byte) ([]Field, error) {
-	if bytes.Equal(a, b) {
+func (c *comparer) documentFields(a, b *list) ([]Field, error) {
+	if bytes.Equal(a.raw, b.raw) {
 		return nil, nil
 	}
-	fields, err := c.jsonFields(a, b, func(pointer string) bool {
-		return pointer == "/manifests" || pointer == "/layers" || pointer == "/blobs" ||
-			pointer == "/config/digest" || pointer == "/config/size" || pointer == "/config/data"
+	fields, err := c.jsonFields(a.rest(), b.rest(), func(pointer string) bool {
+		return pointer == "/config/digest" || pointer == "/config/size" || pointer == "/config/data"
 	})
-	if err != nil || len(fields) > 0 || c.opts.Ignore.Encoding {
+	if err != nil || len(fields) > 0 || c.opts.Ignore.Encoding || !slices.EqualFunc(a.descs, b.descs, sameDigest) {
 		return fields, err
 	}
-	if equal, err := equalJSON(a, b); err != nil || !equal {
+	if equal, err := equalJSON(a.raw, b.raw); err != nil || !equal {
 		return nil, err
 	}
 	return []Field{encodingChange()}, nil
 }
+
+func sameDigest(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest }
 
 func encodingChange() Field {
 	s := "other bytes of the same JSON"

@@ -34,7 +34,8 @@ func (c *comparer) manifests(ctx context.Context, a, b ocispec.Descriptor, at pl
 	}
 	c.bytes.document(sideA, da)
 	c.bytes.document(sideB, db)
-	if ch.Fields, err = c.documentFields(da.Raw, db.Raw); err != nil {
+	la, lb := documentList(da), documentList(db)
+	if ch.Fields, err = c.documentFields(la, lb); err != nil {
 		return err
 	}
 	m := matchLayers(da.Layers, db.Layers)
@@ -47,7 +48,7 @@ func (c *comparer) manifests(ctx context.Context, a, b ocispec.Descriptor, at pl
 	}
 	err = c.ended()
 	if err == nil && c.opts.Level >= LevelConfig {
-		err = c.configAndLayers(ctx, da, db, m, at)
+		err = c.configAndLayers(ctx, da, db, la, lb, m, at)
 	}
 	if c.out.Pop() {
 		c.sum.Changed++
@@ -83,7 +84,7 @@ func layerName(desc ocispec.Descriptor, i int) string {
 	return cmp.Or(desc.Annotations[ocispec.AnnotationTitle], fmt.Sprintf("layer %d", i+1))
 }
 
-func (c *comparer) configAndLayers(ctx context.Context, a, b *layout.Document, m *matching, at place) error {
+func (c *comparer) configAndLayers(ctx context.Context, a, b *layout.Document, la, lb *list, m *matching, at place) error {
 	differ := len(a.Layers) != len(b.Layers)
 	for i, j := range m.toB {
 		differ = differ || j < 0 || a.Layers[i].Digest != b.Layers[j].Digest
@@ -106,7 +107,7 @@ func (c *comparer) configAndLayers(ctx context.Context, a, b *layout.Document, m
 	if c.opts.Level < LevelLayer {
 		return nil
 	}
-	return c.layers(ctx, a, b, ca, cb, m, at)
+	return c.layers(ctx, a, b, la, lb, ca, cb, m, at)
 }
 
 // A config is what there is to know of one.
@@ -201,8 +202,7 @@ func explainedIDs(a, b *layout.Document, ca, cb config, m *matching) bool {
 	return true
 }
 
-func (c *comparer) layers(ctx context.Context, a, b *layout.Document, ca, cb config, m *matching, at place) error {
-	la, lb := &list{raw: a.Raw, name: "layers", descs: a.Layers}, &list{raw: b.Raw, name: "layers", descs: b.Layers}
+func (c *comparer) layers(ctx context.Context, a, b *layout.Document, la, lb *list, ca, cb config, m *matching, at place) error {
 	for i, desc := range a.Layers {
 		j := m.toB[i]
 		if j < 0 {

@@ -16,8 +16,10 @@ type list struct {
 	raw   []byte // the document that has them; nil for roots that were picked
 	name  string // of the member of raw
 	descs []ocispec.Descriptor
-	items []strictjson.Value // as they stand in raw; made when they are needed
-	split bool
+
+	split   bool // what follows is made when it is needed
+	members []strictjson.Member
+	items   []strictjson.Value // as they stand in raw; nil if there are none
 }
 
 // rootList returns the entries of a side.
@@ -33,16 +35,41 @@ func rootList(ctx context.Context, s Side) (*list, error) {
 }
 
 func documentList(d *layout.Document) *list {
-	return &list{raw: d.Raw, name: "manifests", descs: d.Manifests}
+	if d.IsIndex {
+		return &list{raw: d.Raw, name: "manifests", descs: d.Manifests}
+	}
+	l := &list{raw: d.Raw, name: "layers", descs: d.Layers}
+	if l.parse(); l.items == nil && len(l.descs) > 0 {
+		return &list{raw: d.Raw, name: "blobs", descs: d.Layers} // of an artifact manifest
+	}
+	return l
+}
+
+// parse splits raw, which was read before.
+func (l *list) parse() {
+	if l.split {
+		return
+	}
+	l.split = true
+	v, err := strictjson.Parse(l.raw)
+	if err != nil {
+		return
+	}
+	if l.members, err = v.Members(); err != nil {
+		return
+	}
+	for _, m := range l.members {
+		if m.Name == l.name {
+			if items, err := m.Value.Items(); err == nil && len(items) == len(l.descs) {
+				l.items = items
+			}
+		}
+	}
 }
 
 // item returns the text of entry i, unknown members included.
 func (l *list) item(i int) strictjson.Value {
-	if !l.split {
-		l.split = true
-		l.items = splitItems(l.raw, l.name, len(l.descs))
-	}
-	if l.items != nil {
+	if l.parse(); l.items != nil {
 		return l.items[i]
 	}
 	text, err := json.Marshal(l.descs[i])
@@ -52,25 +79,11 @@ func (l *list) item(i int) strictjson.Value {
 	return text
 }
 
-// splitItems returns the n items of a member of a document that was read before;
-// nil where that has others.
-func splitItems(raw []byte, name string, n int) []strictjson.Value {
-	v, err := strictjson.Parse(raw)
-	if err != nil {
-		return nil
-	}
-	members, err := v.Members()
-	if err != nil {
-		return nil
-	}
-	for _, m := range members {
-		if m.Name == name {
-			if items, err := m.Value.Items(); err == nil && len(items) == n {
-				return items
-			}
-		}
-	}
-	return nil
+// rest returns the document without the list.
+func (l *list) rest() []byte {
+	l.parse()
+	members := slices.DeleteFunc(slices.Clone(l.members), func(m strictjson.Member) bool { return m.Name == l.name })
+	return strictjson.FromMembers(members)
 }
 
 // A matching says which items of two lists are the same thing; -1 is none.

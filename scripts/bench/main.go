@@ -71,11 +71,13 @@ type sizes struct {
 
 	jobs int   // layouts that are merged
 	disk int64 // bytes of the largest file in each
+
+	layer int64 // bytes of the gzipped layer whose files are compared
 }
 
 var (
-	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000, jobs: 200, disk: 2 << 20}
-	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000, jobs: 40, disk: 1 << 20}
+	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000, jobs: 200, disk: 2 << 20, layer: 200 << 20}
+	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000, jobs: 40, disk: 1 << 20, layer: 10 << 20}
 )
 
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
@@ -154,6 +156,7 @@ func (b *bench) experiments(ctx context.Context, s sizes) error {
 		{"pack", b.benchPack},
 		{"many", b.benchMany},
 		{"merge", b.benchMerge},
+		{"diff", b.benchDiff},
 		{"sync", b.benchSync},
 		{"extract", b.benchExtract},
 		{"memory", b.benchMemory},
