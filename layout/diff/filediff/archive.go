@@ -26,6 +26,7 @@ type member struct {
 	h       *tar.Header
 	content io.Reader
 	digest  digest.Digest // of the content of one that was kept
+	lost    bool          // there is but the digest
 }
 
 // A half is one side of a merge.
@@ -230,6 +231,9 @@ func (m *merge) pair(ctx context.Context, a, b *member) error {
 func (m *merge) files(ctx context.Context, ch *Change, a, b *member) (Outcome, error) {
 	c := m.c
 	sizeA, sizeB := a.h.Size, b.h.Size
+	if a.lost || b.lost {
+		return m.byDigest(ch, a, b)
+	}
 	if sizeA <= smallFile && sizeB <= smallFile {
 		bufA, bufB := grow(c.bufA, sizeA), grow(c.bufB, sizeB)
 		_, errA := io.ReadFull(a.content, bufA)
@@ -250,6 +254,31 @@ func (m *merge) files(ctx context.Context, ch *Change, a, b *member) (Outcome, e
 	return m.large(ctx, ch, a, b)
 }
 
+// byDigest compares files of which one could not be kept.
+func (m *merge) byDigest(ch *Change, a, b *member) (Outcome, error) {
+	for _, side := range []struct {
+		f *File
+		m *member
+	}{{ch.A, a}, {ch.B, b}} {
+		if side.f.Digest = side.m.digest; side.f.Digest == "" {
+			h := sha256.New()
+			if _, err := io.Copy(h, side.m.content); err != nil {
+				return Different, err
+			}
+			side.f.Digest = digest.NewDigest(digest.SHA256, h)
+		}
+	}
+	if ch.A.Digest == ch.B.Digest {
+		return nothing, nil
+	}
+	if !m.c.counts(ch.Path) {
+		return Uncounted, nil
+	}
+	contentField(ch)
+	m.c.out.Say()
+	return Different, nil
+}
+
 // large compares files that do not fit in memory: on the way, unless they are
 // archives, which can be opened only when they are known to differ.
 func (m *merge) large(ctx context.Context, ch *Change, a, b *member) (Outcome, error) {
@@ -260,7 +289,7 @@ func (m *merge) large(ctx context.Context, ch *Change, a, b *member) (Outcome, e
 		return Different, err
 	}
 	ra, rb := io.MultiReader(bytes.NewReader(headA), a.content), io.MultiReader(bytes.NewReader(headB), b.content)
-	if c.opts.Depth <= m.depth+1 || !nests(headA) || !nests(headB) {
+	if c.opts.Depth <= m.depth+1 || !nests(headA) || !nests(headB) || c.spill.size+a.h.Size+b.h.Size > c.opts.MaxSpill {
 		l := lockstep{keep: max(headBytes, c.keepFor(ch.Path)), hash: sha256.New()}
 		equal, err := l.run(ra, rb)
 		if err != nil || equal {

@@ -149,6 +149,7 @@ func newComparer(opts *Options) *comparer {
 	c.opts.MaxText = cmp.Or(c.opts.MaxText, 1<<20)
 	c.opts.Depth = cmp.Or(c.opts.Depth, 4)
 	c.opts.Memory = cmp.Or(c.opts.Memory, 32<<20)
+	c.opts.MaxSpill = cmp.Or(c.opts.MaxSpill, 4<<30)
 	c.spill.dir = c.opts.TempDir
 	return c
 }

@@ -145,4 +145,7 @@ type Options struct {
 	// means 32 MiB. What is more goes to a file in TempDir.
 	Memory  int64
 	TempDir string // "" means the system's
+	// MaxSpill bounds that file; 0 means 4 GiB. Of files that do not fit only the
+	// digest is known, and archives in archives that do not fit are not opened.
+	MaxSpill int64
 }

@@ -158,6 +158,17 @@ func TestCompare(t *testing.T) {
 			t.Errorf("memory %d (-want +have):\n%s", memory, diff)
 		}
 	}
+	// Nor room on the disk: then there is no more than the digests.
+	for i, s := range want {
+		want[i], _, _ = strings.Cut(s, " [")
+	}
+	have := lines(t, a, content("", archive(t, slices.Concat(young[:1], young[3:], young[1:3])...)), &filediff.Options{Memory: 1, MaxSpill: 1, Ignore: filediff.Ignore{Order: true}})
+	for i, s := range have {
+		have[i], _, _ = strings.Cut(s, " [")
+	}
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Errorf("no disk (-want +have):\n%s", diff)
+	}
 	if have := lines(t, a, a, nil); have != nil {
 		t.Errorf("a content differs from itself: %q", have)
 	}

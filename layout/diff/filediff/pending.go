@@ -28,6 +28,7 @@ type kept struct {
 	h      *tar.Header
 	body   part
 	digest digest.Digest
+	lost   bool // of the content there is but the digest
 }
 
 type spilled struct {
@@ -67,6 +68,11 @@ func (p *pending) put(c *comparer, m *member) error {
 			}
 			k.body = part{data: data, size: m.h.Size}
 			cost += m.h.Size
+		} else if c.spill.size+m.h.Size > c.opts.MaxSpill {
+			k.lost = true
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				return err
+			}
 		} else {
 			var err error
 			if k.body, err = c.spill.write(r); err != nil {
@@ -93,13 +99,14 @@ type record struct {
 	Seq    int
 	Header tar.Header
 	Digest digest.Digest
+	Lost   bool
 }
 
 func (p *pending) spillRecord(c *comparer, name string, k *kept) error {
 	var b bytes.Buffer
 	h := *k.h
 	h.Xattrs = nil //nolint:staticcheck // they are in PAXRecords too
-	if err := gob.NewEncoder(&b).Encode(record{name, k.seq, h, k.digest}); err != nil {
+	if err := gob.NewEncoder(&b).Encode(record{name, k.seq, h, k.digest, k.lost}); err != nil {
 		return fmt.Errorf("spill: %w", err)
 	}
 	rec, err := c.spill.write(&b)
@@ -119,7 +126,7 @@ func (s spilled) load() (*member, error) {
 	if err := gob.NewDecoder(s.record.reader()).Decode(&r); err != nil {
 		return nil, fmt.Errorf("spill: %w", err)
 	}
-	return &member{name: r.Name, seq: r.Seq, h: &r.Header, content: s.body.reader(), digest: r.Digest}, nil
+	return &member{name: r.Name, seq: r.Seq, h: &r.Header, content: s.body.reader(), digest: r.Digest, lost: r.Lost}, nil
 }
 
 // take returns the oldest member of this name, which has to be there.
@@ -137,7 +144,7 @@ func (p *pending) take(c *comparer, name string) (*member, error) {
 		}
 		p.n -= freed
 		c.held -= freed
-		return &member{name: name, seq: k.seq, h: k.h, content: k.body.reader(), digest: k.digest}, nil
+		return &member{name: name, seq: k.seq, h: k.h, content: k.body.reader(), digest: k.digest, lost: k.lost}, nil
 	}
 	key := nameHash(name)
 	list := p.spilled[key]
@@ -165,7 +172,7 @@ func (p *pending) all() iter.Seq2[*member, error] {
 		}
 		slices.SortFunc(items, func(x, y item) int { return x.seq - y.seq })
 		for _, i := range items {
-			if !yield(&member{name: i.name, seq: i.seq, h: i.h, content: i.body.reader(), digest: i.digest}, nil) {
+			if !yield(&member{name: i.name, seq: i.seq, h: i.h, content: i.body.reader(), digest: i.digest, lost: i.lost}, nil) {
 				return
 			}
 		}

@@ -34,7 +34,8 @@ type stream struct {
 	stored io.ReadCloser // as it was opened
 	zr     io.ReadCloser // the decoder
 	ahead  *ahead
-	n      int64 // decompressed bytes that were taken
+	given  *noting // what Reader reads
+	n      int64   // decompressed bytes that were taken
 	hash   maphash.Hash
 }
 
@@ -63,8 +64,24 @@ func open(ctx context.Context, c Content, seed maphash.Seed, parallel bool) (*st
 		s.ahead = newAhead(r)
 		r = s.ahead
 	}
-	s.Reader = bufio.NewReaderSize(r, headBytes)
+	s.given = &noting{r: r}
+	s.Reader = bufio.NewReaderSize(s.given, headBytes)
 	return s, nil
+}
+
+// A noting remembers how a reader failed, so that what an archive reader
+// complains about is not taken for it.
+type noting struct {
+	r   io.Reader
+	err error
+}
+
+func (n *noting) Read(p []byte) (int, error) {
+	k, err := n.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n.err = err
+	}
+	return k, err
 }
 
 // hashing counts and hashes the decompressed bytes.
@@ -159,8 +176,7 @@ func looksLikeTar(head []byte) bool {
 // passes a limit. All other errors end the comparison.
 func malformed(err error) bool {
 	return errors.Is(err, compress.ErrCorrupt) || errors.Is(err, compress.ErrLimit) || errors.Is(err, compress.ErrUnsupported) ||
-		errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, tar.ErrInsecurePath) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errMembers)
+		errors.Is(err, errArchive)
 }
 
 // Limits of one archive.
@@ -170,7 +186,7 @@ const (
 	sparseFloor = 1 << 30 // beyond its first 1 GiB
 )
 
-var errMembers = errors.New("archive passes a limit")
+var errArchive = errors.New("bad archive")
 
 // A tarStream reads members within limits.
 type tarStream struct {
@@ -187,16 +203,13 @@ func (t *tarStream) next() (*tar.Header, error) {
 	for {
 		h, err := t.tr.Next()
 		if err != nil {
-			return nil, err
+			return nil, t.explain(err)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
 		if t.members++; t.members > maxMembers {
-			return nil, fmt.Errorf("%w: more than %d members", errMembers, maxMembers)
-		}
-		if h.Size < 0 {
-			return nil, tar.ErrHeader
+			return nil, fmt.Errorf("%w: more than %d members", errArchive, maxMembers)
 		}
 		return h, nil
 	}
@@ -208,9 +221,17 @@ func (t *tarStream) Read(p []byte) (int, error) {
 	n, err := t.tr.Read(p)
 	t.content += int64(n)
 	if t.content > sparseFloor && t.content/sparseRatio > t.s.taken() {
-		return n, fmt.Errorf("%w: sparse members give more than %d times its size", errMembers, sparseRatio)
+		return n, fmt.Errorf("%w: sparse members give more than %d times its size", errArchive, sparseRatio)
 	}
-	return n, err
+	return n, t.explain(err)
+}
+
+// explain says whose fault err is: that of the archive, unless reading failed.
+func (t *tarStream) explain(err error) error {
+	if err == nil || err == io.EOF || t.s.given.err != nil { //nolint:errorlint // the end of an archive or member is io.EOF itself
+		return err
+	}
+	return fmt.Errorf("%w: %w", errArchive, err)
 }
 
 // taken is how many decompressed bytes were taken from the stream, or a few more.
