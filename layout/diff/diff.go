@@ -65,11 +65,11 @@ func ParseLevel(s string) (Level, error) {
 	return 0, fmt.Errorf("%w level %q: want %s", layout.ErrInvalid, s, strings.Join(levelNames[LevelRefs:LevelPackage], ", "))
 }
 
-// Kind and Field are those of package filediff.
-type (
-	Kind  = filediff.Kind
-	Field = filediff.Field
-)
+// A Kind is that of package filediff.
+type Kind = filediff.Kind
+
+// A Field is that of package filediff.
+type Field = filediff.Field
 
 // A Change is one difference.
 type Change struct {

@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,6 +31,7 @@ type store struct {
 	layout.Source // nil: what the tests do not need
 	blobs         map[digest.Digest][]byte
 	entries       []ocispec.Descriptor
+	mu            sync.Mutex
 	opened        map[digest.Digest]int
 }
 
@@ -49,6 +51,8 @@ func (s *store) Index(context.Context) (*layout.Index, error) {
 
 func (s *store) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	return layout.OpenBlob(ctx, desc, func(d digest.Digest) (io.ReadCloser, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.opened[d]++
 		data, ok := s.blobs[d]
 		if !ok {
@@ -290,6 +294,47 @@ func TestLevels(t *testing.T) {
 		}
 	}
 	check(t, sa, sa, nil)
+}
+
+// The cost grows with the difference: of 300 images, those that are equal are
+// not opened, and to sum up what is equal, their manifests on one side.
+func TestCost(t *testing.T) {
+	const n = 300
+	a, b := newStore(), newStore()
+	for i := range n {
+		for _, s := range []*store{a, b} {
+			content := fmt.Sprint(i)
+			if s == b && i == 100 {
+				content = "another"
+			}
+			s.entries = append(s.entries, named(s.image("amd64", ocispec.ImageConfig{}, compress.None, map[string]string{"f": content}), fmt.Sprint("image-", i)))
+		}
+	}
+	for total, want := range map[string][2]int{"": {3, 3}, "a": {3 + n - 1, 3}, "b": {3, 3 + n - 1}} {
+		clear(a.opened)
+		clear(b.opened)
+		var sum diff.Summary
+		if have := len(changes(t, diff.Side{Source: a}, diff.Side{Source: b}, &diff.Options{Total: total}, &sum)); have != 4 {
+			t.Errorf("%d changes, want 4", have)
+		}
+		if have := [2]int{len(a.opened), len(b.opened)}; have != want {
+			t.Errorf("total %q: %v blobs opened, want %v", total, have, want)
+		}
+		if sum.Complete != (total != "") || sum.Complete && sum.Manifests != n || sum.Changed != 1 {
+			t.Errorf("total %q: %+v", total, sum)
+		}
+		layers := 0
+		for _, s := range []*store{a, b} {
+			for d := range s.opened {
+				if bytes.Contains(s.blobs[d], []byte("ustar")) {
+					layers++
+				}
+			}
+		}
+		if layers != 2 {
+			t.Errorf("total %q: %d layers opened, want 2", total, layers)
+		}
+	}
 }
 
 func TestSemantic(t *testing.T) {

@@ -334,7 +334,7 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 		k, err = r.Read(buf[n:])
 		n += k
 	}
-	if err == io.EOF { //nolint:errorlint // a wrapped one is no end
+	if err == io.EOF { // a wrapped one is no end
 		err = nil
 	}
 	return n, err

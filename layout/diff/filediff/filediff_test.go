@@ -495,10 +495,13 @@ func TestSparseBomb(t *testing.T) {
 func TestStop(t *testing.T) {
 	a, b := content("", archive(t, old...)), content("", archive(t, young...))
 	n := 0
-	for range filediff.Compare(t.Context(), a, b, nil, nil) {
-		if n++; n == 3 {
+	for _, err := range filediff.Compare(t.Context(), a, b, nil, nil) {
+		if n++; n == 3 || err != nil {
 			break
 		}
+	}
+	if n != 3 {
+		t.Errorf("%d changes", n)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -19,8 +19,10 @@ func TestStack(t *testing.T) {
 	s.Push("b")
 	s.Emit("c")
 	s.Emit("d")
-	if !s.Pop() || !s.Pop() {
-		t.Error("headings were not said")
+	for range 2 {
+		if !s.Pop() {
+			t.Error("a heading was not said")
+		}
 	}
 	s.Push("e")
 	s.Say()
