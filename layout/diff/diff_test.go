@@ -464,6 +464,47 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// Without a key, a flavour of another version is another thing, as is one for
+// another platform.
+func TestNoKey(t *testing.T) {
+	a, b := newStore(), newStore()
+	for _, s := range []*store{a, b} {
+		v := map[*store]string{a: "1.0", b: "1.1"}[s]
+		flavour := s.artifact("", nil, map[string]string{"raw": v})
+		flavour.Annotations = map[string]string{"cname": "aws-amd64-" + v + "-abcd1234", "architecture": "amd64"}
+		flavour.Platform = &ocispec.Platform{OS: "gardenlinux", Architecture: "amd64", OSVersion: v}
+		arch := map[*store]string{a: "amd64", b: "arm64"}[s]
+		s.entries = []ocispec.Descriptor{named(s.index(flavour, s.image(arch, ocispec.ImageConfig{}, compress.None, nil)), "x")}
+	}
+	check(t, diff.Side{Source: a}, diff.Side{Source: b}, nil, "refs moved x x",
+		"index removed x gardenlinux/amd64", "index removed x linux/amd64", "index added x gardenlinux/amd64", "index added x linux/arm64")
+}
+
+// Titles of two versions differ in front; behind that, they tell layers of one
+// media type apart.
+func TestTitles(t *testing.T) {
+	a, b := newStore(), newStore()
+	a.entries = []ocispec.Descriptor{named(a.artifact("application/x", nil, map[string]string{"app-1.0.a.bin": "a1", "app-1.0.b.bin": "b1"}), "x")}
+	b.entries = []ocispec.Descriptor{named(b.artifact("application/x", nil, map[string]string{"app-1.1.0.bin": "01", "app-1.1.a.bin": "a2", "app-1.1.b.bin": "b2"}), "x")}
+	opts := &diff.Options{Ignore: diff.Ignore{Annotations: []string{ocispec.AnnotationTitle}}}
+	var have []string
+	for _, ch := range changes(t, diff.Side{Source: a}, diff.Side{Source: b}, opts, nil) {
+		if ch.Level == diff.LevelLayer {
+			s := string(ch.Kind)
+			for _, desc := range []*ocispec.Descriptor{ch.A, ch.B} {
+				if desc != nil {
+					s += " " + desc.Annotations[ocispec.AnnotationTitle]
+				}
+			}
+			have = append(have, s)
+		}
+	}
+	want := []string{"changed app-1.0.a.bin app-1.1.a.bin", "changed app-1.0.b.bin app-1.1.b.bin", "added app-1.1.0.bin"}
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Errorf("-want +have:\n%s", diff)
+	}
+}
+
 func TestSelect(t *testing.T) {
 	a, b := newStore(), newStore()
 	for _, s := range []*store{a, b} {

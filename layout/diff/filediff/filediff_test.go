@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -347,16 +348,52 @@ func TestUnsorted(t *testing.T) {
 			b = append(b, f)
 		}
 	}
-	kinds := map[filediff.Kind]int{}
-	for ch, err := range filediff.Compare(t.Context(), content("", archive(t, a...)), content("", archive(t, b...)), nil, nil) {
-		if err != nil {
-			t.Fatal(err)
+	// A name behind all others keeps nobody waiting.
+	b = slices.Insert(b, 3, file{name: "zzz"})
+	want := map[filediff.Kind]int{filediff.Added: 17 + 1, filediff.Removed: 20, filediff.Changed: 25 + 1}
+	find := func(memory int64) error {
+		kinds := map[filediff.Kind]int{}
+		// There is no room on the disk: nothing may need it.
+		opts := &filediff.Options{Memory: memory, TempDir: "/nonexistent"}
+		for ch, err := range filediff.Compare(t.Context(), content("", archive(t, a...)), content("", archive(t, b...)), opts, nil) {
+			if err != nil {
+				return err
+			}
+			kinds[ch.Kind]++
 		}
-		kinds[ch.Kind]++
+		if diff := cmp.Diff(want, kinds); diff != "" {
+			t.Errorf("-want +have:\n%s", diff)
+		}
+		return nil
 	}
-	want := map[filediff.Kind]int{filediff.Added: 17, filediff.Removed: 20, filediff.Changed: 25 + 1}
-	if diff := cmp.Diff(want, kinds); diff != "" {
-		t.Errorf("-want +have:\n%s", diff)
+	if err := find(64 << 10); err != nil {
+		t.Error(err)
+	}
+	if err := find(1 << 10); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v, want ErrNotExist: what does not fit in memory goes to the disk", err)
+	}
+	// Headers need room as well.
+	var dirs []file
+	for i := range 10 {
+		dirs = append(dirs, file{name: fmt.Sprint(i), header: dir})
+	}
+	all := archive(t, dirs...)
+	slices.Reverse(dirs)
+	for _, err := range filediff.Compare(t.Context(), content("", all), content("", archive(t, dirs...)), &filediff.Options{Memory: 1 << 10, TempDir: "/nonexistent"}, nil) {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("directories: error %v, want ErrNotExist", err)
+		}
+	}
+	byName := func(x, y file) int { return strings.Compare(x.name, y.name) }
+	slices.SortFunc(a, byName)
+	slices.SortFunc(b, byName)
+	// Sorted, and one side has a long run that the other lacks: only that waits.
+	for i := range 500 {
+		a = append(a, file{name: fmt.Sprintf("zzz%04d", i)})
+	}
+	want[filediff.Removed] += 500
+	if err := find(640 << 10); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -432,7 +469,9 @@ func TestUnreadable(t *testing.T) {
 	// A blob whose digest is wrong fails its reader at the end; that the decoder
 	// complains first must not hide it.
 	torn := filediff.Content{Open: func(context.Context) (io.ReadCloser, error) {
-		return io.NopCloser(io.MultiReader(bytes.NewReader(packed(t, compress.Gzip, 0, whole)[:80]), bytes.NewReader(make([]byte, 1<<20)), failing{layout.ErrMismatch})), nil
+		// A block of a type that does not exist, at once.
+		data := append(packed(t, compress.Gzip, 0, whole)[:10], bytes.Repeat([]byte{0xff}, 1<<20)...)
+		return io.NopCloser(io.MultiReader(bytes.NewReader(data), failing{layout.ErrMismatch})), nil
 	}}
 	var last error
 	for _, err := range filediff.Compare(t.Context(), content("", whole), torn, nil, nil) {
