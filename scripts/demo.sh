@@ -129,6 +129,21 @@ run 'gloci-layout tree demo:2150.1.0 >tree'
 run "grep -v '\.log ' tree | sed -n 1,38p"
 run 'gloci-layout verify demo'
 
+say 'What is different in the second version (status 1: something is)'
+run 'gloci-layout diff demo:2150.1.0 demo:2150.2.0 --stat || [ $? = 1 ]'
+run "gloci-layout diff demo:2150.1.0 demo:2150.2.0 --platform linux/$arch || [ \$? = 1 ]"
+
+if [ "$arch" = amd64 ]; then
+	say 'Built once more: the PE time stamp of the unified image differs, and with it what holds that'
+	"$here/make-build.sh" "${cache[@]}" --version 2150.1.0 --flavors aws-gardener_prod_usi-amd64 build-again
+	run 'gloci-layout init again'
+	run 'gloci-layout add flavor again --ref 2150.1.0 build-again'
+	run 'gloci-layout diff demo:2150.1.0 again:2150.1.0 --cname aws-gardener_prod_usi-amd64 --json >differences || [ $? = 1 ]'
+	same 'layers that differ' "$(jq -r 'select(.level == "layer").layer' differences | sed 's/.*-abc12345\.//' | sort | paste -sd ' ')" 'esp.tar raw uki'
+	same 'bytes of each that do not belong to the PE header' "$(jq -r '.ranges[]?.where' differences | grep -vc 'PE time stamp\|PE checksum' || true)" 0
+	run 'rm -r again build-again'
+fi
+
 say 'One file of it, for a site without a network; it is read in place'
 run 'gloci-layout pack demo gardenlinux.oci'
 run 'gloci-layout verify gardenlinux.oci'
