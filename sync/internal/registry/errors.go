@@ -149,12 +149,13 @@ func clean(s string) string {
 // retryable tells whether the same request may pass later.
 func retryable(err error) bool {
 	var local *localError
+	var once *unclearError
 	var resp *errcode.ErrorResponse
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var urlErr *url.Error
 	switch {
-	case errors.As(err, &local), errors.Is(err, layout.ErrMismatch), errors.Is(err, ErrTokenHost), errors.Is(err, errRedirect):
+	case errors.As(err, &local), errors.As(err, &once), errors.Is(err, layout.ErrMismatch), errors.Is(err, ErrTokenHost), errors.Is(err, errRedirect):
 		return false
 	case errors.As(err, &resp):
 		switch resp.StatusCode {

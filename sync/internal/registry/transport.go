@@ -102,7 +102,7 @@ type watcher struct {
 func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(w.stall, func() { cancel(ErrStalled) })
-	out := req.WithContext(ctx)
+	out := addHeaders(req.WithContext(ctx))
 	if req.Body != nil && req.Body != http.NoBody {
 		watch := func(body io.ReadCloser) io.ReadCloser {
 			// Once all is sent, a registry may be busy for long: some copy
