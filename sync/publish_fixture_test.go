@@ -248,3 +248,31 @@ func tagsLike(m *regtest.Memory, part string) []string {
 	slices.Sort(list)
 	return list
 }
+
+// rebuild makes flavor 0 from another commit.
+func rebuild(m maker) []ocispec.Descriptor {
+	return []ocispec.Descriptor{m.build(strings.Replace(base(0), "abc12345", "def67890", 1), "kernel 0, rebuilt")}
+}
+
+// newForeign makes what podman pushes: an index of one image, without a tag for
+// the image.
+func newForeign(t *testing.T) *layout.Layout {
+	t.Helper()
+	return newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"index": m.index(m.image("amd64", "podman's"))}
+	})
+}
+
+// indexOf reads an index of a layout.
+func indexOf(t *testing.T, src layout.Source, desc ocispec.Descriptor) *layout.Index {
+	t.Helper()
+	raw, err := layout.ReadAll(t.Context(), src, desc, layout.MaxDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := layout.ParseIndex(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}

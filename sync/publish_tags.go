@@ -104,11 +104,17 @@ func (p *publisher) moveOwn(ctx context.Context) error {
 			o.state = TagCreated
 		case err == nil:
 			o.state = TagMoved
-		case !errors.Is(err, registry.ErrUnclear):
+		case wasRefused(err):
 			o.state = TagPending
 		}
 		return err
 	})
+}
+
+// wasRefused tells whether the registry has said that it did not do what was asked.
+func wasRefused(err error) bool {
+	var e *registry.Error
+	return errors.As(err, &e) && e.Status >= 400 && e.Status < 500 && !errors.Is(err, registry.ErrUnclear)
 }
 
 // putTag makes a tag name desc. After a write without an answer it waits until

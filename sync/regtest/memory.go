@@ -3,6 +3,7 @@ package regtest
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -107,6 +108,21 @@ func NewMemory(opts *MemoryOptions) *Memory {
 		m.opts = *opts
 	}
 	return m
+}
+
+// Clone returns a registry with the same options and content, and without
+// history, requests or faults.
+func (m *Memory) Clone() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := NewMemory(&m.opts)
+	for name, r := range m.repos {
+		to := c.repo(name)
+		maps.Copy(to.blobs, r.blobs)
+		maps.Copy(to.manifests, r.manifests)
+		maps.Copy(to.tags, r.tags)
+	}
+	return c
 }
 
 // Serve answers on a free port of loopback, in plain HTTP, until t ends, and

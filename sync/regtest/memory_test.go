@@ -154,6 +154,17 @@ func TestMemoryFaultsServed(t *testing.T) {
 	}
 }
 
+// A clone has the content, and goes its own way.
+func TestMemoryClone(t *testing.T) {
+	m := regtest.NewMemory(nil)
+	a := put(t, m, "a", "v1")
+	c := m.Clone()
+	wantStatus(t, c, http.StatusCreated, "PUT", "/v2/x/manifests/v1", a.manifest, "Content-Type", imageType)
+	if c.Complete("x", digest.FromBytes(a.index)) != nil || m.Tags("x")["v1"] != digest.FromBytes(a.index) || c.Tags("x")["v1"] == m.Tags("x")["v1"] || len(c.History()) != 1 {
+		t.Errorf("tags %v and %v, history %v", m.Tags("x"), c.Tags("x"), c.History())
+	}
+}
+
 func TestMemoryOptions(t *testing.T) {
 	a, b := sample("a"), sample("b")
 	t.Run("immutable tags", func(t *testing.T) {

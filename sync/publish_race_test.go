@@ -1,0 +1,327 @@
+package sync_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/regtest"
+)
+
+// A race is some publishers, each of which does one thing, on a registry of
+// which a scheduler holds every request.
+type race struct {
+	runs []run
+	// want checks what is there in the end; it gets the numbers of those that
+	// were killed.
+	want func(t testing.TB, m *regtest.Memory, crashed map[int]bool) error
+	// before fills the registry.
+	before func(m *regtest.Memory)
+
+	start *regtest.Memory // as each run finds it
+}
+
+// A run is what one publisher does.
+type run struct {
+	kit  *kit
+	edit func(*layoutsync.PublishOptions)
+}
+
+// A choice is one step of a race: which client goes on, or dies.
+type choice struct {
+	client int
+	crash  bool
+}
+
+// play runs the race by the choices that next makes until all have ended. next
+// sees the state and who waits; it returns false to give the run up.
+func (r *race) play(t *testing.T, opts layoutsync.RegistryOptions, next func(state string, waiting []int) (choice, bool)) (*regtest.Memory, map[int]bool, bool) {
+	t.Helper()
+	if r.start == nil {
+		r.start = regtest.NewMemory(nil)
+		if r.before != nil {
+			r.before(r.start)
+		}
+		opts := opts
+		opts.Transport = r.start.Transport()
+		for _, run := range r.runs { // content goes first, and nobody sees it
+			if run.kit != nil {
+				pushContent(t, opts, run.kit)
+			}
+		}
+	}
+	m := r.start.Clone()
+	dest := memoryRepository(t)
+	watch(t, m)
+	s := m.Schedule(len(r.runs))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	errs := make([]error, len(r.runs))
+	for i, run := range r.runs {
+		go func() {
+			defer s.End(i)
+			o := opts
+			o.Transport = s.Transport(i)
+			p := publishing(o, run.kit)
+			if run.edit != nil {
+				run.edit(p)
+			}
+			_, errs[i] = layoutsync.Publish(ctx, run.kit.source(), dest, p)
+		}()
+	}
+	crashed := map[int]bool{}
+	for {
+		waiting := s.Waiting()
+		if len(waiting) == 0 {
+			break
+		}
+		local := false
+		for _, i := range waiting {
+			if s.Local(i) {
+				s.Step(i)
+				local = true
+			}
+		}
+		if local {
+			continue
+		}
+		c, ok := next(s.State(), waiting)
+		if !ok {
+			for range r.runs { // let all come to their end
+				for _, i := range s.Waiting() {
+					s.Crash(i)
+				}
+			}
+			for len(s.Waiting()) > 0 {
+				t.Fatal("a client does not end")
+			}
+			return nil, nil, false
+		}
+		if c.crash {
+			crashed[c.client] = true
+			s.Crash(c.client)
+			continue
+		}
+		s.Step(c.client)
+	}
+	for i, err := range errs {
+		if err != nil && !crashed[i] {
+			t.Fatalf("publisher %d: %v", i, err)
+		}
+		if err == nil && crashed[i] {
+			t.Fatalf("publisher %d was killed and says that all is well", i)
+		}
+	}
+	return m, crashed, true
+}
+
+// pushContent sends what a kit names, by digest.
+func pushContent(t *testing.T, opts layoutsync.RegistryOptions, k *kit) {
+	t.Helper()
+	doc, err := k.Index(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range doc.Entries() {
+		x := indexOf(t, k, e)
+		var targets []layoutsync.Target
+		for _, leaf := range x.Entries() {
+			targets = append(targets, layoutsync.Target{Desc: leaf})
+		}
+		if _, err := layoutsync.Push(t.Context(), k, memoryRepository(t), &layoutsync.PushOptions{Registry: opts, Targets: targets}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// explore walks through every way in which the requests of a race may follow
+// each other, with at most crashes deaths. Two prefixes that lead to the same
+// state, of the registry and in the eyes of all clients, go on in the same way,
+// so only one of them is followed.
+func (r *race) explore(t *testing.T, crashes int) {
+	t.Helper()
+	opts := memoryOptions(t, regtest.NewMemory(nil))
+	seen := map[string]bool{}
+	todo := [][]choice{nil}
+	ends, runs := 0, 0
+	for len(todo) > 0 {
+		prefix := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		var done []choice
+		died := 0
+		runs++
+		m, crashed, whole := r.play(t, opts, func(state string, waiting []int) (choice, bool) {
+			if len(done) < len(prefix) {
+				c := prefix[len(done)]
+				done = append(done, c)
+				if c.crash {
+					died++
+				}
+				return c, true
+			}
+			if state += fmt.Sprint(died); seen[state] {
+				return choice{}, false
+			}
+			seen[state] = true
+			var choices []choice
+			for _, i := range waiting {
+				choices = append(choices, choice{client: i})
+				if died < crashes {
+					choices = append(choices, choice{client: i, crash: true})
+				}
+			}
+			for _, c := range choices[1:] {
+				todo = append(todo, append(append([]choice{}, done...), c))
+			}
+			done = append(done, choices[0])
+			return choices[0], true
+		})
+		if t.Failed() {
+			t.Fatalf("schedule: %v", done)
+		}
+		if !whole {
+			continue
+		}
+		ends++
+		if err := r.check(t, m, opts, crashed); err != nil {
+			t.Fatalf("schedule %v: %v", done, err)
+		}
+	}
+	t.Logf("%d states, %d ends, %d runs", len(seen), ends, runs)
+	if ends < 2 || len(seen) < 50 {
+		t.Errorf("only %d states and %d ends: nothing was interleaved", len(seen), ends)
+	}
+}
+
+// check looks at the end of a race; after a crash, one pass heals first.
+func (r *race) check(t *testing.T, m *regtest.Memory, opts layoutsync.RegistryOptions, crashed map[int]bool) error {
+	t.Helper()
+	if len(crashed) > 0 {
+		opts.Transport = m.Transport()
+		if _, err := layoutsync.Publish(t.Context(), nil, memoryRepository(t), publishing(opts, nil)); err != nil {
+			return fmt.Errorf("reindex: %w", err)
+		}
+	}
+	return r.want(t, m, crashed)
+}
+
+// wantTagged is a race whose index must have every flavour that has a tag, and
+// that of everybody who was not killed.
+func wantTagged(runs ...run) *race {
+	return &race{runs: runs, want: func(t testing.TB, m *regtest.Memory, crashed map[int]bool) error {
+		var numbers []int
+		for i := range runs {
+			if m.Tags(repoName)[flavorTag(i)] != "" {
+				numbers = append(numbers, i)
+			} else if !crashed[i] {
+				return fmt.Errorf("flavour %d has no tag", i)
+			}
+		}
+		if len(numbers) == 0 {
+			return nil
+		}
+		if adopted := tagsLike(m, "adopted"); len(adopted) > 0 {
+			return fmt.Errorf("taken for strangers: %v", adopted)
+		}
+		return wantFlavors(t, m, numbers...)
+	}}
+}
+
+// All interleavings of the requests of two real publishers, and of one that
+// removes what another publishes.
+func TestPublishInterleavings(t *testing.T) {
+	one, two := run{kit: flavorKit(t, 0)}, run{kit: flavorKit(t, 1)}
+	t.Run("two flavours", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 0) })
+	t.Run("one dies", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 1) })
+	t.Run("alias", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes ten thousand runs")
+		}
+		t.Parallel()
+		alias := func(o *layoutsync.PublishOptions) { o.Aliases = []string{"latest"} }
+		r := wantTagged(run{kit: one.kit, edit: alias}, run{kit: two.kit, edit: alias})
+		flavors := r.want
+		r.want = func(t testing.TB, m *regtest.Memory, crashed map[int]bool) error {
+			if tags := m.Tags(repoName); tags["latest"] != tags[version] {
+				return errors.New("the alias names something else")
+			}
+			return flavors(t, m, crashed)
+		}
+		r.explore(t, 0)
+	})
+	t.Run("one flavour twice", func(t *testing.T) {
+		t.Parallel()
+		rebuilt := newKit(t, rebuild)
+		r := &race{runs: []run{one, {kit: rebuilt}}, want: func(t testing.TB, m *regtest.Memory, _ map[int]bool) error {
+			got := published(t, m, version)
+			for _, d := range got {
+				if len(got) == 1 && d == m.Tags(repoName)[flavorTag(0)] {
+					return nil
+				}
+			}
+			return fmt.Errorf("index %v, tags %v", got, m.Tags(repoName))
+		}}
+		r.explore(t, 0)
+	})
+	t.Run("removal", func(t *testing.T) {
+		t.Parallel()
+		r := &race{
+			runs: []run{two, {edit: func(o *layoutsync.PublishOptions) { o.Remove = []string{"flavor0-amd64"} }}},
+			before: func(m *regtest.Memory) {
+				mustPublish(t, memoryRepository(t), one.kit, publishing(memoryOptions(t, m), one.kit))
+			},
+			want: func(t testing.TB, m *regtest.Memory, _ map[int]bool) error { return wantFlavors(t, m, 1) },
+		}
+		r.explore(t, 0)
+	})
+	t.Run("untagged index of podman", func(t *testing.T) {
+		t.Parallel()
+		foreign := newForeign(t)
+		r := &race{
+			runs:   []run{one, two},
+			before: func(m *regtest.Memory) { putForeign(t, m, foreign, version) },
+			want: func(t testing.TB, m *regtest.Memory, _ map[int]bool) error {
+				if got := published(t, m, version); len(got) != 3 || got["linux/amd64"] == "" || len(tagsLike(m, "adopted")) != 1 {
+					return fmt.Errorf("index %v, tags %v", got, m.Tags(repoName))
+				}
+				return nil
+			},
+		}
+		r.explore(t, 0)
+	})
+}
+
+// Five publishers in random order, of which some die, and then one pass that
+// heals: nothing that has a tag is missing.
+func TestPublishSeeds(t *testing.T) {
+	var runs []run
+	for i := range 5 {
+		runs = append(runs, run{kit: flavorKit(t, i)})
+	}
+	r := wantTagged(runs...)
+	opts := memoryOptions(t, regtest.NewMemory(nil))
+	deaths, clean, n := 0, 0, seeds(t, 400)
+	for seed := range n {
+		random := rand.New(rand.NewPCG(1, uint64(seed)))
+		mortality := []float64{0, 0.005, 0.02}[seed%3]
+		m, crashed, _ := r.play(t, opts, func(_ string, waiting []int) (choice, bool) {
+			return choice{client: waiting[random.IntN(len(waiting))], crash: random.Float64() < mortality}, true
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+		if err := r.check(t, m, opts, crashed); err != nil {
+			t.Fatalf("seed %d, killed %v: %v", seed, crashed, err)
+		}
+		if deaths += len(crashed); len(crashed) == 0 {
+			clean++
+		}
+	}
+	t.Logf("%d seeds, %d deaths, %d runs without one", n, deaths, clean)
+	if n >= 40 && (deaths == 0 || clean == 0) {
+		t.Errorf("%d deaths, %d runs without one: the test does not test", deaths, clean)
+	}
+}
