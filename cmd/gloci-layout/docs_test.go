@@ -56,6 +56,8 @@ var objects = []cmdline.Object{
 	{Command: "unpack", Value: initResult{}},
 	{Command: "sync", Note: "one for each tag", Value: syncTagResult{}},
 	{Command: "sync", Note: "at the end", Value: syncResult{}},
+	{Command: "publish", Note: "one for each tag", Value: publishTagResult{}},
+	{Command: "publish", Note: "at the end", Value: publishResult{}},
 	{Command: "man", Note: "one for each file", Value: manResult{}},
 	{Command: "version", Value: versionResult{}},
 }

@@ -106,6 +106,7 @@ func newApp(e *env) *cli.App {
 			newUnpackCommand(e),
 			newSyncCommand(e),
 			newPullCommand(e),
+			newPublishCommand(e),
 			newCompletionCommand(e),
 			newManCommand(e),
 			newVersionCommand(e),
