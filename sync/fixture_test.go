@@ -18,6 +18,9 @@ import (
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
+// realHome is that of whoever runs the tests.
+var realHome = os.Getenv("HOME")
+
 // TestMain keeps the machine's configuration and logins out of the tests.
 func TestMain(m *testing.M) {
 	home, err := os.MkdirTemp("", "sync-test-")

@@ -232,3 +232,37 @@ func TestPublishWaits(t *testing.T) {
 		}
 	}
 }
+
+// A write of the index that got no answer is carried out after somebody else has
+// published: who has sent it is still there to put that right.
+func TestPublishLateWrite(t *testing.T) {
+	m := regtest.NewMemory(nil)
+	first, second := flavorKit(t, 0), flavorKit(t, 1)
+	meanwhile := func() {
+		if m.Tags(repoName)[flavorTag(1)] == "" {
+			mustPublish(t, memoryRepository(t), second, publishing(memoryOptions(t, m), second))
+		}
+		m.Land()
+	}
+	opts := publishing(memoryOptions(t, m), first)
+	opts.RequestLifetime = lifetime
+	layoutsync.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
+		if d == lifetime {
+			meanwhile()
+		}
+		return context.Cause(ctx)
+	})
+	late := false
+	m.Inject(func(_ int, r *http.Request) *regtest.Fault {
+		if !late && r.Method == http.MethodPut && r.URL.Path == "/v2/"+repoName+"/manifests/"+version {
+			late = true
+			return &regtest.Fault{Kind: regtest.Late}
+		}
+		return nil
+	})
+	mustPublish(t, memoryRepository(t), first, opts)
+	meanwhile()
+	if err := wantFlavors(t, m, 0, 1); err != nil {
+		t.Error(err)
+	}
+}

@@ -276,3 +276,8 @@ func indexOf(t *testing.T, src layout.Source, desc ocispec.Descriptor) *layout.I
 	}
 	return x
 }
+
+// reference names a tag of a repository.
+func reference(reg *regtest.Registry, name, tag string) layout.Reference {
+	return layout.Reference{Transport: "docker", Location: reg.Host + "/" + name, RefName: tag}
+}

@@ -143,7 +143,6 @@ func TestPublishAdopts(t *testing.T) {
 		return newLayout(t, func(m maker) map[string]ocispec.Descriptor {
 			amd64, arm64 := m.image("amd64", layers...), m.image("arm64", layers...)
 			doc := m.artifact("application/vnd.example.docs", "docs "+layers[0], nil)
-			doc.Annotations = map[string]string{"note": "kept"}
 			raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+
 				`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"amd64","os":"linux"},"x-unknown":[1]},`+
 				`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"arm64","os":"linux"}},`+
@@ -268,6 +267,75 @@ func TestPublishSameBytes(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("order %v:\n%s", order, diff)
 		}
+	}
+}
+
+// Entries that nothing but their digests tell apart have a fixed order, too.
+func TestPublishSameBytesOfEqualEntries(t *testing.T) {
+	start := regtest.NewMemory(nil)
+	putForeign(t, start, newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+		var entries []ocispec.Descriptor
+		for i := range 6 {
+			entries = append(entries, m.image("amd64", fmt.Sprint("variant ", i)))
+		}
+		return map[string]ocispec.Descriptor{"index": m.index(entries...)}
+	}), version)
+	var want string
+	for range 5 {
+		m := start.Clone()
+		report := mustPublish(t, memoryRepository(t), nil, publishing(memoryOptions(t, m), nil))
+		if report.Entries != 6 {
+			t.Fatalf("%d entries", report.Entries)
+		}
+		if got := string(m.Manifest(repoName, report.Digest)); want == "" {
+			want = got
+		} else if got != want {
+			t.Errorf("other bytes of the same tags:\n%s\n%s", got, want)
+		}
+	}
+}
+
+// A rollback leaves alone what somebody else has moved meanwhile.
+func TestPublishRollsBackOwnOnly(t *testing.T) {
+	m := regtest.NewMemory(nil)
+	theirs := newKit(t, rebuild)
+	mustPublish(t, memoryRepository(t), theirs, publishing(memoryOptions(t, m), theirs))
+	rebuilt := m.Tags(repoName)[flavorTag(0)]
+	other := flavorKit(t, 0, 1)
+	mustPublish(t, memoryRepository(t), flavorKit(t, 2), publishing(memoryOptions(t, m), flavorKit(t, 2)))
+	m.Inject(func(_ int, r *http.Request) *regtest.Fault {
+		if r.Method != http.MethodPut || !strings.HasSuffix(r.URL.Path, "/"+version) {
+			return nil
+		}
+		m.Inject(nil)
+		// Somebody else publishes flavour 0 just now, and this write is refused.
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodPut, "https://"+regtest.MemoryHost+"/v2/"+repoName+"/manifests/"+flavorTag(0), strings.NewReader(string(m.Manifest(repoName, rebuilt))))
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		req.Header.Set("Content-Type", ocispec.MediaTypeImageManifest)
+		if _, err := m.Transport().RoundTrip(req); err != nil {
+			t.Error(err)
+		}
+		return &regtest.Fault{Kind: regtest.Answer, Status: http.StatusForbidden}
+	})
+	report, err := layoutsync.Publish(t.Context(), other, memoryRepository(t), publishing(memoryOptions(t, m), other))
+	if !errors.Is(err, layoutsync.ErrUnauthorized) {
+		t.Fatalf("%v", err)
+	}
+	moves := 0
+	for _, mu := range m.History() {
+		if mu.Tag == flavorTag(0) {
+			moves++
+		}
+	}
+	// theirs, ours, theirs again; not one by the rollback
+	if moves != 3 || m.Tags(repoName)[flavorTag(0)] != rebuilt || report.Parts[0].State != layoutsync.TagPending || report.Parts[1].State != layoutsync.TagRestored {
+		t.Errorf("%d moves, %+v", moves, report.Parts)
+	}
+	if got := published(t, m, version); len(got) != 2 || got[base(1)] != "" || got[base(2)] == "" {
+		t.Errorf("index %v", got)
 	}
 }
 
