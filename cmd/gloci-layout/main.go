@@ -68,7 +68,7 @@ func (e *env) run(ctx context.Context, args []string) error {
 	return app.RunContext(ctx, line.Args)
 }
 
-const appDescription = `A layout is a directory that holds container images and other artifacts as the OCI image layout specification has it. No daemon and, but for sync, no registry is needed.
+const appDescription = `A layout is a directory that holds container images and other artifacts as the OCI image layout specification has it. No daemon is needed and, but for sync, pull and publish, no registry.
 
 Operands may be given before or after flags; -- ends flags. Results go to stdout; progress, warnings and errors to stderr.`
 
