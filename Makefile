@@ -37,6 +37,8 @@ GO_LEAST := 1.26.5
 FUZZTIME   ?= 30s
 BENCHFLAGS ?=
 TESTFLAGS  ?=
+# Of one package: the tests of the program kill it thousands of times.
+TESTTIME   ?= 20m
 RACE       := ./compress/... ./layout/... ./sync/...
 
 .PHONY: help
@@ -60,7 +62,7 @@ install: build ## install the program, its manual pages and shell completions be
 
 .PHONY: test
 test: $(PEERS) ## run all tests
-	$(GO) test $(GOFLAGS_ALL) $(TESTFLAGS) ./...
+	$(GO) test $(GOFLAGS_ALL) -timeout $(TESTTIME) $(TESTFLAGS) ./...
 
 .PHONY: model
 model: ## check the model of the publish protocol (MODEL_N publishers)
@@ -115,7 +117,7 @@ check-darwin:
 .PHONY: check-race
 check-race: $(TOOLS)/registry
 	@if command -v gcc >/dev/null; then \
-		CGO_ENABLED=1 $(GO) test $(GOFLAGS_ALL) -race -short $(RACE); \
+		CGO_ENABLED=1 $(GO) test $(GOFLAGS_ALL) -timeout $(TESTTIME) -race -short $(RACE); \
 	else echo 'make check-race: gcc is not installed: the race detector did not run' >&2; fi
 
 # Builds and tests sync in a copy where the import of containers/image has the
