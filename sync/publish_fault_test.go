@@ -136,7 +136,7 @@ func TestPublishFaults(t *testing.T) {
 			failed, done := 0, 0
 			step := 1
 			if testing.Short() {
-				step = 5
+				step = 17
 			}
 			for k := 1; k <= c.calls; k += step {
 				m := c.start.Clone()
