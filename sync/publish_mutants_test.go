@@ -42,7 +42,7 @@ var publishMutants = []struct {
 		name: "equal entries are not sorted", file: "publish_index.go",
 		old: "\t\treturn cmp.Or(cmp.Compare(a.digest, b.digest), bytes.Compare(a.raw, b.raw))\n",
 		new: "\t\treturn cmp.Compare(1, 1)\n",
-		run: "^TestPublishSameBytesOfEqualEntries$", says: "other bytes of the same tags",
+		run: "^TestPublishSameBytesOfEqualEntries$", says: "other bytes of the same entries",
 	},
 	{
 		name: "the tag of an entry is not looked up", file: "publish_look.go",
