@@ -210,7 +210,7 @@ func (o *diffOptions) printer(c *cli.Context, e *env) (diffPrinter, error) {
 	case o.stat && o.format == "markdown":
 		return nil, usagef(c, "--stat and --format markdown exclude each other")
 	case o.format == "markdown":
-		return &diffMarkdown{env: e, a: c.Args().Get(0), b: c.Args().Get(1)}, nil
+		return newDiffMarkdown(e, c.Args().Get(0), c.Args().Get(1)), nil
 	case o.stat:
 		return &diffStat{env: e}, nil
 	case e.json:
@@ -219,27 +219,17 @@ func (o *diffOptions) printer(c *cli.Context, e *env) (diffPrinter, error) {
 	return &diffText{env: e, color: o.color == "always" || o.color == "auto" && os.Getenv("NO_COLOR") == "" && terminal(e.stdout) != nil}, nil
 }
 
-// letter is how a line for a kind of change begins, and its colour.
-func letter(k diff.Kind) (string, string) {
+// colorOf is the colour of a kind of change on a terminal.
+func colorOf(k diff.Kind) string {
 	switch k {
-	case filediff.Added:
-		return "A", "32"
-	case filediff.Removed:
-		return "D", "31"
-	case filediff.Changed:
-		return "M", "33"
-	case filediff.Moved:
-		return "V", "33"
-	case filediff.Renamed:
-		return "R", "36"
-	case filediff.Reordered:
-		return "O", "36"
-	case filediff.Recompressed:
-		return "Z", "36"
-	case filediff.Upgraded:
-		return "U", "32"
-	case filediff.Downgraded:
-		return "L", "31"
+	case filediff.Added, filediff.Upgraded:
+		return "32"
+	case filediff.Removed, filediff.Downgraded:
+		return "31"
+	case filediff.Changed, filediff.Moved:
+		return "33"
+	case filediff.Renamed, filediff.Reordered, filediff.Recompressed:
+		return "36"
 	}
-	return "?", ""
+	return ""
 }

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout/diff"
+	"github.com/gardenlinux/gloci-layout/layout/diff/difftext"
 	"github.com/gardenlinux/gloci-layout/layout/diff/filediff"
 )
 
@@ -87,17 +88,13 @@ type diffSummary struct {
 	Complete    bool           `json:"complete" doc:"manifests and shared count also what is equal; it is not opened when both are registries"`
 }
 
+// newDiffSummary makes it of the same numbers, under their names in JSON.
 func newDiffSummary(s *diff.Summary, changes int) diffSummary {
-	r := diffSummary{
-		Type: "summary", Equal: changes == 0, Differences: changes, Levels: map[string]int{},
-		Manifests: s.Manifests, Changed: s.Changed, Added: s.Added, Removed: s.Removed,
-		Shared: s.Shared, OnlyA: s.OnlyA, OnlyB: s.OnlyB, Complete: s.Complete,
-	}
-	for l, n := range s.Changes {
-		r.Levels[l.String()] = n
-	}
-	return r
+	return diffSummary(difftext.NewSummary(s, changes))
 }
+
+// text is the summary in one line.
+func (s diffSummary) text() string { return difftext.Summary(s).String() }
 
 // diffJSON prints one object for each difference.
 type diffJSON struct{ env *env }
@@ -139,7 +136,7 @@ func newDiffFile(f *filediff.File) *diffFile {
 		return nil
 	}
 	return &diffFile{
-		Type: string(f.Type), Mode: mode(f.Mode), UID: f.UID, GID: f.GID, User: f.Owner, Group: f.Group,
+		Type: string(f.Type), Mode: difftext.Mode(f.Mode), UID: f.UID, GID: f.GID, User: f.Owner, Group: f.Group,
 		Size: f.Size, Modified: f.ModTime.UTC().Format(time.RFC3339Nano), Link: f.Link, Digest: f.Digest,
 	}
 }

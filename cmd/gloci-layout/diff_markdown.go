@@ -1,13 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/gardenlinux/gloci-layout/layout/diff"
+	"github.com/gardenlinux/gloci-layout/layout/diff/difftext"
 )
 
 // maxListed is how many lines one entry has in a release note.
@@ -15,56 +14,30 @@ const maxListed = 200
 
 // diffMarkdown prints a comparison for a release note or a pull request.
 type diffMarkdown struct {
-	env     *env
-	a, b    string
-	stat    diffStat
-	entries []*markdownEntry
+	env  *env
+	a, b string
+	all  difftext.Collection
 }
 
-// A markdownEntry is what differs of one entry.
-type markdownEntry struct {
-	packages []string // rows of a table, each once
-	lines    []string
-	more     int
+func newDiffMarkdown(e *env, a, b string) *diffMarkdown {
+	return &diffMarkdown{env: e, a: a, b: b, all: difftext.Collection{MaxLines: maxListed}}
 }
 
 func (p *diffMarkdown) change(ch *diff.Change) error {
-	if err := p.stat.change(ch); err != nil {
-		return err
-	}
-	if len(p.stat.rows) == 0 {
-		return nil
-	}
-	if len(p.entries) < len(p.stat.rows) {
-		p.entries = append(p.entries, &markdownEntry{})
-	}
-	e := p.entries[len(p.entries)-1]
-	if pkg := ch.Package; pkg != nil {
-		row := fmt.Sprintf("| %s | %s | %s | %s |", ch.Kind, markdown(pkg.Name), markdown(pkg.A), markdown(pkg.B))
-		if !slices.Contains(e.packages, row) { // the same package in several lists
-			e.add(&e.packages, row)
-		}
-		return nil
-	}
-	head, more := diffLine(ch)
-	l, _ := letter(ch.Kind)
-	depth := strings.TrimPrefix(indent(ch.Level), indent(diff.LevelIndex))
-	e.add(&e.lines, depth+"- "+l+" "+markdown(strings.TrimLeft(head, " ")))
-	for _, m := range more {
-		e.add(&e.lines, depth+"  - "+markdown(strings.TrimSpace(m)))
-	}
-	if ch.Text != "" {
-		e.add(&e.lines, fence(ch.Text, depth+"  "))
-	}
+	p.all.Add(ch)
 	return nil
 }
 
-func (e *markdownEntry) add(list *[]string, line string) {
-	if len(*list) >= maxListed {
-		e.more++
-		return
+// markdownLine is a line of an entry.
+func markdownLine(l difftext.EntryLine) string {
+	depth := strings.Repeat("  ", l.Depth)
+	switch {
+	case l.Diff != "":
+		return fence(l.Diff, depth+"  ")
+	case l.Kind == "":
+		return depth + "  - " + markdown(l.Text)
 	}
-	*list = append(*list, line)
+	return depth + "- " + difftext.Letter(l.Kind) + " " + markdown(l.Text)
 }
 
 // fence shows text between lines of backquotes, more of them than text has.
@@ -103,38 +76,40 @@ func markdown(s string) string {
 func (p *diffMarkdown) end(sum diffSummary) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## Changes from %s to %s\n\n%s\n", markdown(p.a), markdown(p.b), markdown(sum.text()))
-	if len(p.stat.rows) > 0 {
+	if len(p.all.Entries) > 0 {
 		b.WriteString("\n| | entry | layers | files | packages | only A | only B |\n| --- | --- | --- | --- | --- | --- | --- |\n")
-		for _, r := range p.stat.rows {
-			c := r.columns()
-			l, _, _ := strings.Cut(c[0], " ")
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l, entryName(r), c[1], c[2], c[3], c[4], c[5])
+		for _, e := range p.all.Entries {
+			s := e.Stat
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", difftext.Letter(diff.Kind(s.Kind)), markdown(s.Name()),
+				s.Layers(), s.Files(), s.Packages(), size(s.OnlyA), size(s.OnlyB))
 		}
 	}
-	for i, e := range p.entries {
-		fmt.Fprintf(&b, "\n### %s\n", entryName(p.stat.rows[i]))
-		if len(e.packages) > 0 {
-			b.WriteString("\n| package | name | from | to |\n| --- | --- | --- | --- |\n" + strings.Join(e.packages, "\n") + "\n")
+	for _, e := range p.all.Entries {
+		fmt.Fprintf(&b, "\n### %s\n", markdown(e.Stat.Name()))
+		if len(e.Packages) > 0 {
+			b.WriteString("\n| package | name | from | to |\n| --- | --- | --- | --- |\n")
+			for _, x := range e.Packages {
+				fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Kind, markdown(x.Name), markdown(x.A), markdown(x.B))
+			}
 		}
-		if len(e.lines) > 0 {
-			fmt.Fprintf(&b, "\n<details><summary>%s</summary>\n\n%s\n\n</details>\n", plural(len(e.lines), "line"), strings.Join(e.lines, "\n"))
+		if len(e.Lines) > 0 {
+			fmt.Fprintf(&b, "\n<details><summary>%s</summary>\n\n", plural(len(e.Lines), "line"))
+			for _, l := range e.Lines {
+				b.WriteString(markdownLine(l) + "\n")
+			}
+			b.WriteString("\n</details>\n")
 		}
-		if e.more > 0 {
-			fmt.Fprintf(&b, "\nand %d more\n", e.more)
+		if e.More > 0 {
+			fmt.Fprintf(&b, "\nand %d more\n", e.More)
 		}
 	}
-	if len(p.entries) > 0 {
-		words := make([]string, len(legend))
-		for i, l := range legend {
-			k, _ := letter(l.kind)
-			words[i] = k + " " + l.text
+	if len(p.all.Entries) > 0 {
+		words := make([]string, len(difftext.Legend))
+		for i, l := range difftext.Legend {
+			words[i] = difftext.Letter(l.Kind) + " " + l.Text
 		}
 		fmt.Fprintf(&b, "\n%s\n", strings.Join(words, ", "))
 	}
 	_, err := io.WriteString(p.env.stdout, b.String())
 	return err
-}
-
-func entryName(r diffStatResult) string {
-	return markdown(quoted(cmp.Or(r.Entry, r.Ref, "index.json")))
 }

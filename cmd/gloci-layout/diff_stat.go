@@ -1,12 +1,8 @@
 package main
 
 import (
-	"cmp"
-	"fmt"
-
-	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/diff"
-	"github.com/gardenlinux/gloci-layout/layout/diff/filediff"
+	"github.com/gardenlinux/gloci-layout/layout/diff/difftext"
 )
 
 // diffStatResult is what differs of one entry, in numbers.
@@ -29,85 +25,28 @@ type diffStatResult struct {
 }
 
 func (r diffStatResult) columns() []string {
-	l, _ := letter(diff.Kind(r.Kind))
-	return []string{
-		l + " " + quoted(cmp.Or(r.Entry, r.Ref, "index.json")),
-		counts(r.LayersAdded, r.LayersRemoved, r.LayersChanged),
-		counts(r.FilesAdded, r.FilesRemoved, r.FilesChanged),
-		counts(r.PackagesAdded, r.PackagesRemoved, r.PackagesChanged),
-		size(r.OnlyA), size(r.OnlyB),
-	}
-}
-
-func counts(added, removed, changed int) string {
-	if added+removed+changed == 0 {
-		return ""
-	}
-	return fmt.Sprintf("+%d -%d ~%d", added, removed, changed)
-}
-
-// add counts a difference.
-func (r *diffStatResult) add(ch *diff.Change) {
-	if ch.Level <= diff.LevelIndex && (ch.Kind == filediff.Added || ch.Kind == filediff.Removed) {
-		r.Kind = string(ch.Kind)
-		if ch.A != nil {
-			r.OnlyA += ch.Bytes
-		} else {
-			r.OnlyB += ch.Bytes
-		}
-	}
-	which := func(added, removed, changed *int) {
-		switch ch.Kind {
-		case filediff.Added:
-			*added++
-		case filediff.Removed:
-			*removed++
-		case filediff.Changed, filediff.Moved, filediff.Renamed, filediff.Reordered, filediff.Recompressed, filediff.Upgraded, filediff.Downgraded:
-			*changed++
-		}
-	}
-	switch ch.Level {
-	case diff.LevelLayer:
-		which(&r.LayersAdded, &r.LayersRemoved, &r.LayersChanged)
-	case diff.LevelFile:
-		which(&r.FilesAdded, &r.FilesRemoved, &r.FilesChanged)
-	case diff.LevelPackage:
-		which(&r.PackagesAdded, &r.PackagesRemoved, &r.PackagesChanged)
-	case diff.LevelDefault, diff.LevelRefs, diff.LevelIndex, diff.LevelManifest, diff.LevelConfig:
-	}
-	differ := ch.A == nil || ch.B == nil || ch.A.Digest != ch.B.Digest
-	if ch.Level >= diff.LevelManifest && differ {
-		if ch.A != nil {
-			r.OnlyA += ch.A.Size
-		}
-		if ch.B != nil {
-			r.OnlyB += ch.B.Size
-		}
-	}
+	s := difftext.Stat(r)
+	return []string{difftext.Letter(diff.Kind(s.Kind)) + " " + s.Name(), s.Layers(), s.Files(), s.Packages(), size(s.OnlyA), size(s.OnlyB)}
 }
 
 // diffStat prints one line for each entry.
 type diffStat struct {
-	env  *env
-	rows []diffStatResult
+	env   *env
+	stats difftext.Stats
 }
 
 func (p *diffStat) change(ch *diff.Change) error {
-	if len(ch.Fields) == 0 && ch.A != nil && ch.B != nil && ch.Level <= diff.LevelIndex && layout.IsIndex(ch.A.MediaType) {
-		return nil // a heading for the entries below it
-	}
-	n := len(p.rows)
-	if n == 0 || p.rows[n-1].Ref != ch.Ref || p.rows[n-1].Entry != ch.Entry {
-		p.rows = append(p.rows, diffStatResult{Type: "entry", Kind: string(filediff.Changed), Ref: ch.Ref, Entry: ch.Entry})
-		n++
-	}
-	p.rows[n-1].add(ch)
+	p.stats.Add(ch)
 	return nil
 }
 
 func (p *diffStat) end(sum diffSummary) error {
-	if len(p.rows) > 0 || p.env.json {
-		if err := table(p.env, []string{"  ENTRY", "LAYERS", "FILES", "PACKAGES", "ONLY A", "ONLY B"}, p.rows); err != nil {
+	rows := make([]diffStatResult, len(p.stats))
+	for i, s := range p.stats {
+		rows[i] = diffStatResult(s)
+	}
+	if len(rows) > 0 || p.env.json {
+		if err := table(p.env, []string{"  ENTRY", "LAYERS", "FILES", "PACKAGES", "ONLY A", "ONLY B"}, rows); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/diff"
+	"github.com/gardenlinux/gloci-layout/layout/diff/difftext"
 	"github.com/gardenlinux/gloci-layout/layout/diff/filediff"
 	"github.com/gardenlinux/gloci-layout/layout/extract/extracttest"
 )
@@ -96,14 +97,14 @@ func TestDiffLetters(t *testing.T) {
 		filediff.Added, filediff.Removed, filediff.Changed, filediff.Moved, filediff.Renamed,
 		filediff.Reordered, filediff.Recompressed, filediff.Upgraded, filediff.Downgraded,
 	} {
-		l, _ := letter(k)
+		l := difftext.Letter(k)
 		if l == "?" || seen[l] {
 			t.Errorf("%s has the letter %s", k, l)
 		}
 		seen[l] = true
 	}
-	if len(legend) != len(seen) {
-		t.Errorf("the legend has %d kinds, want %d", len(legend), len(seen))
+	if len(difftext.Legend) != len(seen) {
+		t.Errorf("the legend has %d kinds, want %d", len(difftext.Legend), len(seen))
 	}
 }
 

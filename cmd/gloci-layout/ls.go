@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/show"
 )
 
 func newLsCommand(e *env) *cli.Command {
@@ -128,14 +129,5 @@ func lsEntry(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (l
 	return r, nil
 }
 
-// kind is one word for what a document is.
-func kind(doc *layout.Document) string {
-	switch {
-	case doc.IsIndex:
-		return "index"
-	case doc.IsImage():
-		return "image"
-	default:
-		return "artifact"
-	}
-}
+// kind is [show.Kind].
+func kind(doc *layout.Document) string { return show.Kind(doc) }

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/gardenlinux/gloci-layout/layout/show"
 )
 
 // output is stdout, buffered until run ends. It remembers the first error, so
@@ -78,23 +79,8 @@ func marshalJSON(v any) ([]byte, error) {
 	return []byte(escapeJSON(strings.TrimSuffix(b.String(), "\n"))), nil
 }
 
-// escapeJSON escapes unprintable characters in a JSON text. Outside of strings
-// there are none but white space, so the meaning stays.
-func escapeJSON(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r' || unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			r -= 0x10000
-			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
-}
+// escapeJSON is [show.JSON].
+func escapeJSON(s string) string { return show.JSON(s) }
 
 // A row is a result that has its line in a table.
 type row interface{ columns() []string }
@@ -152,57 +138,11 @@ func align(lines [][]string) []byte {
 	return out
 }
 
-// maxText is how much of one line of foreign text reaches a terminal.
-const maxText = 4096
+// clean is [show.Clean]: foreign text for a terminal.
+func clean(s string) string { return show.Clean(s) }
 
-// clean returns s without anything that could move a terminal's cursor, forge a
-// line or hide text: such characters are shown as Go escapes.
-func clean(s string) string {
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "") + "..."
-	}
-	if !strings.ContainsFunc(s, needsEscape) && utf8.ValidString(s) {
-		return s
-	}
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case needsEscape(r) && r < 0x80:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		case needsEscape(r) && r > 0xffff:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		case needsEscape(r):
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-		s = s[n:]
-	}
-	return b.String()
-}
+// size is [show.Size].
+func size(n int64) string { return show.Size(n) }
 
-func needsEscape(r rune) bool { return !unicode.IsPrint(r) }
-
-// size shows bytes for people.
-func size(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/1024, 0
-	for f >= 1023.95 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[i])
-}
-
-// plural counts things: "1 blob", "2 blobs".
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
+// plural is [show.Plural].
+func plural(n int, thing string) string { return show.Plural(n, thing) }
