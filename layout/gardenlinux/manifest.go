@@ -153,6 +153,33 @@ func entryName(annotations map[string]string, platform *ocispec.Platform) Name {
 	return whole
 }
 
+// NameOf returns the name of an artifact and its features. What the entry does
+// not say, its manifest does; doc may be nil. Without the annotation feature_set
+// the features are those of the cname. Name is zero for what is no artifact of
+// Garden Linux, such as a container image.
+func NameOf(desc ocispec.Descriptor, doc *layout.Document) (n Name, features []string) {
+	from := []map[string]string{desc.Annotations}
+	if doc != nil {
+		if from = append(from, doc.Annotations); doc.Config != nil {
+			from = append(from, doc.Config.Annotations)
+		}
+	}
+	for _, annotations := range from {
+		if n = entryName(annotations, desc.Platform); n.CName != "" {
+			break
+		}
+	}
+	if n.CName == "" {
+		return n, nil
+	}
+	for _, annotations := range from {
+		if set := annotations[annotationFeatureSet]; set != "" {
+			return n, strings.Split(set, ",")
+		}
+	}
+	return n, n.Features()
+}
+
 // MatchCName returns a test for layout.Selector: does an entry or manifest have
 // the name query? That is its cname, flavor, versioned flavor or artifact base
 // name, whole and with the same case: aws-gardener_prod is not the name of

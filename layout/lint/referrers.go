@@ -85,7 +85,7 @@ func (t *Tree) signed(ctx context.Context) (map[digest.Digest]bool, error) {
 	}
 	for _, r := range t.Roots {
 		for _, n := range r.Nodes {
-			if n.Document != nil && n.Document.Subject != nil && isSignature(n.Document) {
+			if n.Document != nil && n.Document.Subject != nil && IsSignature(n.Document) {
 				signed[n.Document.Subject.Digest] = true
 			}
 		}
@@ -114,12 +114,13 @@ func (t *Tree) signed(ctx context.Context) (map[digest.Digest]bool, error) {
 	return signed, nil
 }
 
-func isSignature(doc *layout.Document) bool {
+// IsSignature tells whether a manifest is a signature, by the names that cosign,
+// sigstore and notation use as artifact type and for layers.
+func IsSignature(doc *layout.Document) bool {
 	return isSignatureType(doc.ArtifactType) ||
 		slices.ContainsFunc(doc.Layers, func(l ocispec.Descriptor) bool { return isSignatureType(l.MediaType) })
 }
 
-// isSignatureType goes by the names that cosign, sigstore and notation use.
 func isSignatureType(mediaType string) bool {
 	return slices.ContainsFunc([]string{"sigstore", "cosign", "signature", "simplesigning"}, func(word string) bool {
 		return strings.Contains(mediaType, word)
