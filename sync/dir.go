@@ -29,8 +29,9 @@ type dirSource struct {
 }
 
 const (
-	dirManifest = "manifest.json"
-	dirSuffix   = ".manifest.json"
+	dirManifest  = "manifest.json"
+	dirSignature = "signature-%d"
+	dirSuffix    = ".manifest.json"
 )
 
 func openDir(dir string) (*dirSource, error) {

@@ -16,44 +16,83 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/archive"
 )
 
 // An imageRef is what containers/image calls a reference: one manifest of a
 // source, or the destination of a copy. It names no registry to the library,
 // which would otherwise talk to one itself.
 type imageRef struct {
-	transport  string   // of policy.json: "oci" or "docker"
+	transport  string   // of policy.json, such as "oci" or "docker"
 	identity   string   // scope of policy.json
 	namespaces []string // wider scopes
-	source     *imageSource
-	dest       types.ImageDestination
+	// docker is what a signature has to be for, of what comes from a registry.
+	docker reference.Named
+	source *imageSource
+	dest   types.ImageDestination
 }
 
-// sourceRef returns the reference of the manifest desc of src.
+// sourceRef returns the reference of the manifest desc of src for copy.Image.
 func sourceRef(src layout.Source, desc ocispec.Descriptor) imageRef {
-	r := imageRef{transport: "oci"}
-	if remote, ok := src.(*Remote); ok {
-		r.transport = "docker"
-		r.identity = remote.named.Name()
-		if tagged, err := reference.WithDigest(remote.named, desc.Digest); err == nil {
-			if identity, err := policyconfiguration.DockerReferenceIdentity(tagged); err == nil {
-				r.identity = identity
-			}
-			r.namespaces = policyconfiguration.DockerReferenceNamespaces(tagged)
+	return imageRef{transport: "oci", source: &imageSource{src: src, desc: desc}}
+}
+
+// policyRef returns the reference of the manifest desc of src for the policy,
+// with the scopes that podman's transport of that name has. What comes from a
+// registry is known by the tag, or by its digest where tag is "".
+func policyRef(src layout.Source, desc ocispec.Descriptor, tag string) imageRef {
+	r := sourceRef(src, desc)
+	var path string
+	switch s := whole(src).(type) {
+	case *Remote:
+		r.transport, r.identity = "docker", s.named.Name()
+		named, err := reference.WithTag(s.named, tag)
+		var full reference.Named = named
+		if tag == "" || err != nil {
+			full, err = reference.WithDigest(s.named, desc.Digest)
 		}
-	} else if path, err := filepath.Abs(src.String()); err == nil {
+		if err != nil {
+			return r
+		}
+		r.docker = full
+		if identity, err := policyconfiguration.DockerReferenceIdentity(full); err == nil {
+			r.identity = identity
+		}
+		r.namespaces = policyconfiguration.DockerReferenceNamespaces(full)
+		return r
+	case *importedSource:
+		r.transport = "docker-archive" // which has no scopes
+		return r
+	case *dirSource:
+		r.transport, path = "dir", s.dir
+	case *archive.Archive:
+		r.transport, path = "oci-archive", s.String()
+	default:
+		path = s.String()
+	}
+	if path, err := filepath.Abs(path); err == nil {
 		r.identity = path
 		for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
 			r.namespaces = append(r.namespaces, dir)
 		}
 	}
-	r.source = &imageSource{src: src, desc: desc}
 	return r
+}
+
+// whole returns the source that src is a part of.
+func whole(src layout.Source) layout.Source {
+	switch part := src.(type) {
+	case *partSource:
+		return part.Source
+	case partLister:
+		return part.Source
+	}
+	return src
 }
 
 func (r imageRef) Transport() types.ImageTransport                       { return imageTransport(r.transport) }
 func (r imageRef) StringWithinTransport() string                         { return r.identity }
-func (imageRef) DockerReference() reference.Named                        { return nil }
+func (r imageRef) DockerReference() reference.Named                      { return r.docker }
 func (r imageRef) PolicyConfigurationIdentity() string                   { return r.identity }
 func (r imageRef) PolicyConfigurationNamespaces() []string               { return r.namespaces }
 func (imageRef) DeleteImage(context.Context, *types.SystemContext) error { return errNotThis }
@@ -116,6 +155,7 @@ func (s *imageSource) GetBlob(ctx context.Context, info types.BlobInfo, _ types.
 	return rc, info.Size, err
 }
 
+// GetSignatures has no place for those of sigstore: see policies.checkSigned.
 func (*imageSource) GetSignatures(context.Context, *digest.Digest) ([][]byte, error) { return nil, nil }
 
 func (*imageSource) LayerInfosForCopy(context.Context, *digest.Digest) ([]types.BlobInfo, error) {

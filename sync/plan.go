@@ -24,6 +24,8 @@ type document struct {
 	origin   *ocispec.Descriptor  // of one that we have made: the source's
 	children []*document          // of a missing one
 	blobs    []ocispec.Descriptor // of a missing one
+	made     bool                 // signatures that we have put together; read and blobs are set
+	names    []string             // ref names of the source that lead to it
 	height   int                  // above the lowest missing document
 }
 
@@ -72,6 +74,9 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	if err := p.compare(ctx, pl.moves); err != nil {
 		return nil, err
 	}
+	if err := p.planSignatures(ctx, pl, untagged); err != nil {
+		return nil, err
+	}
 	w := &planner{p: p, plan: pl, documents: map[digest.Digest]*document{}}
 	for _, m := range pl.moves {
 		if m.state == TagUnchanged {
@@ -97,11 +102,32 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	if err := p.checkQuirks(w.missing); err != nil {
 		return nil, err
 	}
+	pl.name()
 	w.order()
 	if p.opts.Prune {
 		return pl, p.prune(ctx, pl)
 	}
 	return pl, nil
+}
+
+// name tells all documents by which ref names of the source they are reached.
+func (pl *plan) name() {
+	for _, m := range pl.moves {
+		if m.RefName == "" || m.state == TagUnchanged {
+			continue
+		}
+		var down func(doc *document)
+		down = func(doc *document) {
+			if n := len(doc.names); n > 0 && doc.names[n-1] == m.RefName {
+				return
+			}
+			doc.names = append(doc.names, m.RefName)
+			for _, child := range doc.children {
+				down(child)
+			}
+		}
+		down(m.root)
+	}
 }
 
 // relist finds roots without a tag that are there and refer to something.
@@ -271,6 +297,9 @@ func (w *planner) ask(ctx context.Context, level []*document, sparse bool) error
 
 // expand reads a missing document and notes what it names.
 func (w *planner) expand(ctx context.Context, doc *document) error {
+	if doc.made {
+		return nil
+	}
 	if doc.raw != nil {
 		return w.expandMerged(ctx, doc)
 	}

@@ -2,12 +2,16 @@ package sync
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
+	"github.com/containers/image/v5/directory"
 	"github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/signature"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,7 +30,9 @@ var ErrRejected = errors.New("rejected by policy.json")
 // Where there is none, everything passes: a registry client that reads layouts
 // has no use for a file that most systems lack.
 type policies struct {
-	policy *signature.Policy
+	policy     *signature.Policy
+	open       bool // everything passes
+	signatures signatures
 
 	mu   sync.Mutex
 	free []*signature.PolicyContext
@@ -48,11 +54,34 @@ func newPolicies(opts *RegistryOptions) (*policies, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy: %w", err)
 		}
-		return &policies{policy: policy}, nil
+		return &policies{policy: policy, open: isOpen(policy)}, nil
 	}
-	return &policies{policy: &signature.Policy{
-		Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()},
-	}}, nil
+	return &policies{policy: openPolicy, open: true}, nil
+}
+
+// openPolicy lets everything pass.
+var openPolicy = &signature.Policy{
+	Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()},
+}
+
+// isOpen tells whether nothing that policy says can stop anything. Requirements
+// are of types that only the library knows, but for what they are in JSON.
+func isOpen(policy *signature.Policy) bool {
+	all := []signature.PolicyRequirements{policy.Default}
+	for _, scopes := range policy.Transports {
+		all = slices.AppendSeq(all, maps.Values(scopes))
+	}
+	for _, requirements := range all {
+		if len(requirements) == 0 {
+			return false
+		}
+		for _, r := range requirements {
+			if raw, err := json.Marshal(r); err != nil || string(raw) != `{"type":"insecureAcceptAnything"}` {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (p *policies) get() (*signature.PolicyContext, error) {
@@ -78,19 +107,84 @@ func (p *policies) close() {
 	}
 }
 
-// check asks the policy about a manifest or index.
-func (p *policies) check(ctx context.Context, src layout.Source, desc ocispec.Descriptor) error {
+// check asks the policy about the manifest or index desc of src, which from has
+// under the tag, or under its digest only. Most policies ask for no signatures:
+// they are looked for when one has said no without them.
+//
+// What holds nothing but signatures passes, as nobody signs those, and so does
+// a list of referrers, whose entries are asked about one by one.
+func (p *policies) check(ctx context.Context, src, from layout.Source, desc ocispec.Descriptor, tag string) error {
+	if p.open {
+		return nil
+	}
 	c, err := p.get()
 	if err != nil {
 		return err
 	}
 	defer p.put(c)
-	source, err := sourceRef(src, desc).NewImageSource(ctx, nil)
+	ref := policyRef(from, desc, tag)
+	ref.source.src = src
+	source, err := ref.NewImageSource(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if allowed, err := c.IsRunningImageAllowed(ctx, image.UnparsedInstance(source, nil)); !allowed || err != nil {
-		return fmt.Errorf("%s: %w", desc.Digest, rejected(err))
+	_, err = c.IsRunningImageAllowed(ctx, image.UnparsedInstance(source, nil))
+	if err = rejected(err); !errors.Is(err, ErrRejected) {
+		return err
+	}
+	if layout.IsIndex(desc.MediaType) && listTag.MatchString(tag) {
+		return nil
+	}
+	doc, readErr := layout.ReadDocument(ctx, src, desc)
+	if readErr != nil {
+		return readErr
+	}
+	if holdsSignatures(doc) {
+		return nil
+	}
+	found, readErr := p.signatures.of(ctx, whole(from), desc.Digest)
+	if readErr != nil {
+		return fmt.Errorf("signatures of %s: %w", desc.Digest, readErr)
+	}
+	if len(found) > 0 {
+		err = p.checkSigned(ctx, c, ref, doc.Raw, found)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", desc.Digest, err)
+	}
+	return nil
+}
+
+// checkSigned asks with signatures. The library takes those of sigstore from
+// sources of its own only, so it gets them in the smallest of these, a directory
+// in the format "dir:".
+func (p *policies) checkSigned(ctx context.Context, c *signature.PolicyContext, ref imageRef, raw []byte, found [][]byte) (err error) {
+	dir, err := os.MkdirTemp("", "gloci-layout-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.WriteFile(filepath.Join(dir, dirManifest), raw, 0o600); err != nil {
+		return err
+	}
+	for i, s := range found {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf(dirSignature, i+1)), s, 0o600); err != nil {
+			return err
+		}
+	}
+	dirRef, err := directory.NewReference(dir)
+	if err != nil {
+		return err
+	}
+	source, err := dirRef.NewImageSource(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer source.Close() //nolint:errcheck // only read
+	signed := image.UnparsedInstanceWithReference(image.UnparsedInstance(source, nil), ref)
+	if allowed, err := c.IsRunningImageAllowed(ctx, signed); !allowed || err != nil {
+		// Also errors that are no verdict: a signature that cannot be read is none.
+		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
 	return nil
 }
@@ -102,4 +196,9 @@ func rejected(err error) error {
 		return fmt.Errorf("%w: %w", ErrRejected, verdict)
 	}
 	return err
+}
+
+// copyPolicy is for copies of what the policy was asked about before.
+func copyPolicy() (*signature.PolicyContext, error) {
+	return signature.NewPolicyContext(openPolicy)
 }

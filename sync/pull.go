@@ -45,6 +45,10 @@ type Pulled struct {
 // Tag Schema"), and by cosign's tags. Blobs that are whole stay in the layout
 // even if it fails, and parts of others too, for the next try.
 //
+// The signature policy of r's options has to let all of it pass, each document
+// under the tag that leads to it: what a tag names before anything is fetched,
+// the rest before Pull returns. [ErrRejected] leaves nothing in the layout.
+//
 // A tag or digest that is not there is [layout.ErrNotFound]; more than one
 // manifest that Select chooses below a tag is a [layout.AmbiguousError];
 // content that is not what its descriptor says is [layout.ErrMismatch].
@@ -52,8 +56,16 @@ func Pull(ctx context.Context, r *Remote, entries []ocispec.Descriptor, s *layou
 	if opts == nil {
 		opts = &PullOptions{}
 	}
-	p := &puller{r: r, s: s, opts: opts, known: map[pulledKey]bool{}, seen: map[digest.Digest]bool{}}
+	p := &puller{r: r, s: s, opts: opts, allowed: map[pulledKey]bool{}, known: map[pulledKey]bool{}, seen: map[digest.Digest]bool{}}
+	var err error
+	if p.policies, err = newPolicies(&RegistryOptions{Policy: r.policy}); err != nil {
+		return nil, err
+	}
+	defer p.policies.close()
 	if err := p.pull(ctx, entries); err != nil {
+		if errors.Is(err, ErrRejected) {
+			return nil, err
+		}
 		// What is staged helps the next try.
 		return nil, errors.Join(err, s.Keep())
 	}
@@ -64,6 +76,9 @@ type puller struct {
 	r    *Remote
 	s    *layout.Stage
 	opts *PullOptions
+
+	policies *policies
+	allowed  map[pulledKey]bool // what the policy lets pass
 
 	pulled []Pulled
 	known  map[pulledKey]bool     // what is in pulled
@@ -123,9 +138,45 @@ func (p *puller) copy(ctx context.Context, src layout.Source, roots []ocispec.De
 	if jobs == 0 {
 		jobs = DefaultJobs
 	}
-	return p.s.CopyTree(ctx, src, roots, &layout.CopyOptions{
+	for _, root := range roots {
+		if err := p.allow(ctx, src, root, layout.RefName(root)); err != nil {
+			return err
+		}
+	}
+	err := p.s.CopyTree(ctx, src, roots, &layout.CopyOptions{
 		Jobs: jobs, Sparse: p.opts.Sparse, Resume: true, Progress: p.opts.Progress,
 	})
+	if err != nil || p.policies.open {
+		return err
+	}
+	for _, root := range roots {
+		for n, err := range layout.Walk(ctx, p.s, []ocispec.Descriptor{root}, &layout.WalkOptions{DocumentsOnly: true, Sparse: p.opts.Sparse}) {
+			if err != nil {
+				return err
+			}
+			if n.Absent {
+				continue
+			}
+			if err := p.allow(ctx, p.s, n.Desc, layout.RefName(root)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// allow asks the signature policy about desc below tag, once. Its bytes are
+// read from src.
+func (p *puller) allow(ctx context.Context, src layout.Source, desc ocispec.Descriptor, tag string) error {
+	key := pulledKey{desc.Digest, tag}
+	if p.allowed[key] {
+		return nil
+	}
+	if err := p.policies.check(ctx, src, p.r, desc, tag); err != nil {
+		return fmt.Errorf("%s: %w", p.r, err)
+	}
+	p.allowed[key] = true
+	return nil
 }
 
 // referrers stages what refers to documents of the roots, and to that again.

@@ -36,6 +36,12 @@ func pull(t *testing.T, reg *regtest.Registry, name string, l *layout.Layout, op
 		t.Fatal(err)
 	}
 	defer r.Close()
+	return pullAll(t, r, l, opts)
+}
+
+// pullAll pulls all that r has.
+func pullAll(t *testing.T, r *layoutsync.Remote, l *layout.Layout, opts *layoutsync.PullOptions) ([]layoutsync.Pulled, error) {
+	t.Helper()
 	stage, err := l.Stage(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,11 @@ type PushOptions struct {
 	// Prune deletes the tags of the repository that no target has, last of all.
 	// Lists of referrers and signatures under tags of their own stay.
 	Prune bool
+	// Signers sign all that is pushed, for each tag that names it or an index
+	// above it, and what the registry has of that already. The signatures are
+	// added to those under cosign's tags sha256-HEX.sig, which move before the
+	// others. One that is there is not added again.
+	Signers []*Signer
 	// DryRun finds out what would be sent, and sends nothing.
 	DryRun bool
 	// Progress is told of every blob and manifest, from several goroutines:
@@ -95,7 +101,7 @@ func push(ctx context.Context, src layout.Source, dest Repository, opts *PushOpt
 	}
 	var pushers []*pusher
 	for _, path := range slices.Sorted(maps.Keys(byPath)) {
-		p := &pusher{src: src, opts: opts, policies: policies, report: report, path: path, held: map[digest.Digest]bool{}}
+		p := &pusher{src: src, opts: opts, policies: policies, report: report, path: path, held: map[digest.Digest]bool{}, made: map[digest.Digest][]byte{}}
 		if p.dest, err = dest.below(path); err != nil {
 			return err
 		}
@@ -150,9 +156,10 @@ type pusher struct {
 	temp     string // for the caches of copy.Image
 
 	mu       sync.Mutex
-	held     map[digest.Digest]bool // blobs that the repository holds for sure
-	unlisted []*document            // with a subject that the registry has not noticed
-	report   *Report                // of the whole push; pushers work one after the other
+	made     map[digest.Digest][]byte // blobs that the source lacks
+	held     map[digest.Digest]bool   // blobs that the repository holds for sure
+	unlisted []*document              // with a subject that the registry has not noticed
+	report   *Report                  // of the whole push; pushers work one after the other
 }
 
 func (p *pusher) open(ctx context.Context) error {
@@ -164,14 +171,7 @@ func (p *pusher) open(ctx context.Context) error {
 		return err
 	}
 	// Within one registry the blobs need not travel.
-	src := p.src
-	switch part := src.(type) {
-	case *partSource:
-		src = part.Source
-	case partLister:
-		src = part.Source
-	}
-	if r, ok := src.(*Remote); ok && r.client.Named.Name() != p.dest.String() && reference.Domain(r.client.Named) == reference.Domain(p.dest.named) {
+	if r, ok := whole(p.src).(*Remote); ok && r.client.Named.Name() != p.dest.String() && reference.Domain(r.client.Named) == reference.Domain(p.dest.named) {
 		p.client.MountFrom(reference.Path(r.client.Named))
 	}
 	return nil
@@ -212,6 +212,9 @@ func (p *pusher) event(kind string, desc ocispec.Descriptor, n int64) {
 // dryRun counts what send would send.
 func (p *pusher) dryRun(ctx context.Context) error {
 	pl := p.plan
+	if err := p.allowedTags(ctx); err != nil {
+		return err
+	}
 	for _, level := range pl.levels {
 		p.report.Manifests += len(level)
 		if err := each(ctx, p.client.Jobs(), level, func(ctx context.Context, doc *document) error { return p.allowed(ctx, doc) }); err != nil {
@@ -238,6 +241,9 @@ func (p *pusher) dryRun(ctx context.Context) error {
 // send makes the repository hold everything, by digest.
 func (p *pusher) send(ctx context.Context) (err error) {
 	pl := p.plan
+	if err := p.allowedTags(ctx); err != nil {
+		return err
+	}
 	if len(pl.levels) == 0 {
 		return nil
 	}
@@ -278,10 +284,34 @@ func (p *pusher) send(ctx context.Context) (err error) {
 
 // allowed asks the signature policy.
 func (p *pusher) allowed(ctx context.Context, doc *document) error {
-	if doc.origin != nil {
-		return p.policies.check(ctx, p.src, *doc.origin)
+	if doc.made {
+		return nil
 	}
-	return p.policies.check(ctx, p.src, doc.desc)
+	desc := doc.desc
+	if doc.origin != nil {
+		desc = *doc.origin
+	}
+	names := doc.names
+	if len(names) == 0 {
+		names = []string{""}
+	}
+	for _, name := range names {
+		if err := p.policies.check(ctx, p.src, p.src, desc, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allowedTags asks the signature policy about what tags are to name, where the
+// registry has it already.
+func (p *pusher) allowedTags(ctx context.Context) error {
+	return each(ctx, p.client.Jobs(), p.plan.moves, func(ctx context.Context, m *move) error {
+		if m.prune || m.state == TagUnchanged || !m.root.present {
+			return nil
+		}
+		return p.allowed(ctx, m.root)
+	})
 }
 
 // putBlob sends one blob if the repository lacks it.
@@ -300,6 +330,9 @@ func (p *pusher) putBlob(ctx context.Context, desc ocispec.Descriptor) error {
 		} else {
 			p.event("bytes", desc, -sent)
 			sent = 0
+		}
+		if raw, ok := p.made[desc.Digest]; ok {
+			return io.NopCloser(bytes.NewReader(raw)), nil
 		}
 		return p.src.Blob(ctx, desc)
 	}
@@ -334,14 +367,13 @@ func (p *pusher) has(d digest.Digest) bool {
 	return p.held[d]
 }
 
-// copyImage sends the manifest of a container image by way of copy.Image, which
-// applies the signature policy to what it reads.
+// copyImage sends the manifest of a container image by way of copy.Image.
 func (p *pusher) copyImage(ctx context.Context, doc *document, copies *semaphore.Weighted) error {
-	policy, err := p.policies.get()
+	policy, err := copyPolicy()
 	if err != nil {
 		return err
 	}
-	defer p.policies.put(policy)
+	defer policy.Destroy() //nolint:errcheck // frees memory only
 	dest := imageRef{transport: "oci", dest: &pushDestination{push: p, document: doc}}
 	sys := &types.SystemContext{BlobInfoCacheDir: p.temp}
 	_, err = copy.Image(ctx, policy, dest, sourceRef(p.src, doc.desc), &copy.Options{

@@ -29,6 +29,7 @@ type Remote struct {
 	ref    layout.Reference
 	client *registry.Client
 	choose func(tags []string) []string // nil takes all
+	policy string                       // file of the signature policy, for Pull
 
 	mu        sync.Mutex
 	first     []ocispec.Descriptor // what opening has found, for the first Index
@@ -79,7 +80,7 @@ func openRemote(ctx context.Context, ref layout.Reference, choose func(tags []st
 	}
 	var failed []error
 	for _, e := range endpoints {
-		r := &Remote{named: named, ref: ref, choose: choose, documents: map[digest.Digest][]byte{}, room: keepDocuments}
+		r := &Remote{named: named, ref: ref, choose: choose, policy: opts.Policy, documents: map[digest.Digest][]byte{}, room: keepDocuments}
 		if r.client, err = registry.Open(ctx, e, false, opts); err != nil {
 			failed = append(failed, err)
 			continue

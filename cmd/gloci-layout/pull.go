@@ -25,6 +25,8 @@ func newPullCommand(e *env) *cli.Command {
 			"All ref names appear at once, when all content is there.\n\n" +
 			"Of a repository without tag the flags choose the tags: --tag, --tag-regexp and --semver, each of them as often as wanted, or --all-tags. " +
 			"The tag becomes the ref name, with --scoped the whole HOST/REPO:TAG. LAYOUT is made if it is not there.\n\n" +
+			"A policy.json that asks for signatures is obeyed: by the images, artifacts and indexes, each under the tag that leads to it. " +
+			"What it rejects leaves nothing in LAYOUT.\n\n" +
 			"An interrupted pull goes on where it stopped when it is run again, also inside a blob. " +
 			"What it has left is removed by gc, when nobody came back for it in the grace time.\n\n" +
 			"Flags that select take one manifest below each tag in place of its index. With --sparse they may choose more: " +

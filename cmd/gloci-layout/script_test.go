@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containers/image/v5/signature/sigstore"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -50,6 +51,7 @@ func TestScript(t *testing.T) {
 			"multi":    cmdMulti,
 			"registry": cmdRegistry,
 			"requests": cmdRequests,
+			"sigkey":   cmdSigkey,
 			"flip":     cmdFlip,
 			"bash":     cmdBash,
 		},
@@ -203,6 +205,25 @@ func stageImage(ctx context.Context, s *layout.Stage, platform, content string) 
 	desc, err := s.AddBytes(ctx, raw, ocispec.MediaTypeImageManifest)
 	desc.Platform = p
 	return desc, err
+}
+
+// cmdSigkey makes a key pair of containers/image in NAME.private and NAME.pub,
+// its passphrase in NAME.pass, and a policy that asks for it in NAME.json:
+//
+//	sigkey NAME
+func cmdSigkey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sigkey NAME")
+	}
+	pair, err := sigstore.GenerateKeyPair([]byte("sesame"))
+	ts.Check(err)
+	name := ts.MkAbs(args[0])
+	for suffix, content := range map[string]string{
+		".private": string(pair.PrivateKey), ".pub": string(pair.PublicKey), ".pass": "sesame\n",
+		".json": fmt.Sprintf(`{"default":[{"type":"sigstoreSigned","keyPath":%q}]}`, name+".pub"),
+	} {
+		ts.Check(os.WriteFile(name+suffix, []byte(content), 0o600))
+	}
 }
 
 // cmdRegistry starts the reference registry and sets the variable NAME to its

@@ -24,6 +24,7 @@ func newSyncCommand(e *env) *cli.Command {
 		&cli.StringFlag{Name: "lock-file", Usage: "write what was synced, ref names and digests, to `FILE`", Destination: &opts.lockFile},
 		jobsFlag(&opts.jobs),
 	}, append(opts.referrers.flags(), opts.choice.flags()...)...)
+	flags = append(flags, opts.sign.flags()...)
 	flags = append(flags, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
 	flags = append(flags, opts.from.follows())
@@ -39,6 +40,11 @@ func newSyncCommand(e *env) *cli.Command {
 			"A tag that names the right digest already costs one request.\n\n" +
 			"If a tag holds entries that SOURCE has not, nothing is sent and they are listed (exit status 6), " +
 			"unless --merge or --replace says what to do with them. No tag is deleted, unless --prune asks for it.\n\n" +
+			"What policy.json rejects is not sent. Signatures of sigstore count that SOURCE has under the ref name or tag sha256-HEX.sig; " +
+			"those of GnuPG on other servers are not looked for. Artifacts and indexes are asked about like images.\n\n" +
+			"With a key, everything that is pushed is signed as cosign, podman and skopeo do it: images, artifacts and indexes, " +
+			"for each tag that leads to them, under tags sha256-HEX.sig, which are moved before all others. " +
+			"What is there already is signed too, and no signature goes away.\n\n" +
 			"Flags that select send one manifest in place of each index; with --sparse the index stays as it is, " +
 			"and its other members are left away: the registry must have them, or take an index without.\n\n" +
 			"Flags of registries without prefix are for the destination, but for --authfile and those of the configuration, " +
@@ -54,6 +60,7 @@ type syncOptions struct {
 	digestFile, lockFile string
 	jobs                 int
 	referrers            referrersFlags
+	sign                 signFlags
 	common, dest         registryFlags
 	from                 sourceFlags
 }
@@ -105,6 +112,9 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 	repository, err := layoutsync.ParseRepository(dest.Location)
 	if err != nil {
 		return usagef(c, "destination %v", err)
+	}
+	if opts.push.Signers, err = opts.sign.signers(c); err != nil {
+		return err
 	}
 	registry, err := opts.dest.options(c, e)
 	if err != nil {
