@@ -47,17 +47,7 @@ func (p *pusher) planSignatures(ctx context.Context, pl *plan, untagged []Target
 		return err
 	}
 	return each(ctx, p.client.Jobs(), changed, func(ctx context.Context, m *move) error {
-		var add []sigstoreSignature
-		for _, identity := range identities[signed[m]] {
-			for _, s := range p.opts.Signers {
-				one, err := s.sign(signed[m], identity)
-				if err != nil {
-					return fmt.Errorf("sign %s: %w", signed[m], err)
-				}
-				add = append(add, one)
-			}
-		}
-		return p.attach(ctx, m, add)
+		return p.attach(ctx, m, signed[m], identities[signed[m]])
 	})
 }
 
@@ -120,9 +110,16 @@ func (p *pusher) identities(ctx context.Context, moves []*move, untagged []Targe
 type attachment struct {
 	members map[string]json.RawMessage // of the manifest that it began with
 	config  *ocispec.Descriptor
-	layers  []json.RawMessage
-	digests []digest.Digest // of layers
+	layers  []attachedLayer
 	have    map[string]bool // by attachmentKey
+}
+
+// An attachedLayer is a layer of an attachment, as its manifest has it.
+type attachedLayer struct {
+	desc ocispec.Descriptor
+	raw  json.RawMessage
+	src  layout.Source // of its content
+	text []byte        // the content, once it was read
 }
 
 func attachmentKey(l ocispec.Descriptor) (string, error) {
@@ -130,8 +127,8 @@ func attachmentKey(l ocispec.Descriptor) (string, error) {
 	return string(key), err
 }
 
-// take appends the layers of doc that are not there, and returns them.
-func (a *attachment) take(doc *layout.Document) (layers []ocispec.Descriptor, err error) {
+// take appends the layers of doc, of src, that are not there, and returns them.
+func (a *attachment) take(src layout.Source, doc *layout.Document) (layers []ocispec.Descriptor, err error) {
 	if doc.IsIndex || doc.Config == nil {
 		return nil, fmt.Errorf("%s: %w: no manifest of signatures", doc.Descriptor.Digest, layout.ErrConflict)
 	}
@@ -147,7 +144,7 @@ func (a *attachment) take(doc *layout.Document) (layers []ocispec.Descriptor, er
 		a.members, a.config = members, doc.Config
 	}
 	for i, l := range doc.Layers {
-		ok, err := a.add(l, raw[i])
+		ok, err := a.add(attachedLayer{desc: l, raw: raw[i], src: src})
 		if err != nil {
 			return nil, err
 		}
@@ -158,20 +155,83 @@ func (a *attachment) take(doc *layout.Document) (layers []ocispec.Descriptor, er
 	return layers, nil
 }
 
-func (a *attachment) add(l ocispec.Descriptor, raw json.RawMessage) (bool, error) {
-	key, err := attachmentKey(l)
+func (a *attachment) add(l attachedLayer) (bool, error) {
+	key, err := attachmentKey(l.desc)
 	if err != nil || a.have[key] {
 		return false, err
 	}
 	a.have[key] = true
-	a.layers = append(a.layers, raw)
-	a.digests = append(a.digests, l.Digest)
+	a.layers = append(a.layers, l)
 	return true, nil
 }
 
+// signedBy tells whether one of the layers is a signature by s that says of d
+// what s would say. Other programs put the time into the text, or take a random
+// number, so that theirs have other bytes.
+func (a *attachment) signedBy(ctx context.Context, s *Signer, d digest.Digest, identity string) (bool, error) {
+	for i := range a.layers {
+		l := &a.layers[i]
+		made, ok := l.desc.Annotations[annotationSignature]
+		if !ok || l.desc.MediaType != mediaTypeSimpleSigning || l.desc.Size > maxSigned {
+			continue
+		}
+		if l.text == nil {
+			var err error
+			if l.text, err = layout.ReadAll(ctx, l.src, l.desc, maxSigned); err != nil {
+				return false, err
+			}
+		}
+		if s.made(l.text, made) && says(l.text, d, identity) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// sign adds signatures by the keys that say of d that it is each of the
+// identities, and returns the texts of those that are new.
+func (p *pusher) sign(ctx context.Context, a *attachment, d digest.Digest, identities []string) (texts []ocispec.Descriptor, made map[digest.Digest][]byte, err error) {
+	made = map[digest.Digest][]byte{}
+	for _, identity := range identities {
+		for _, s := range p.opts.Signers {
+			one, err := s.sign(d, identity)
+			if err != nil {
+				return nil, nil, err
+			}
+			l := attachedLayer{
+				desc: ocispec.Descriptor{MediaType: one.MediaType, Digest: digest.FromBytes(one.Payload), Size: int64(len(one.Payload)), Annotations: one.Annotations},
+				text: one.Payload,
+			}
+			key, err := attachmentKey(l.desc)
+			if err != nil {
+				return nil, nil, err
+			}
+			if a.have[key] {
+				continue
+			}
+			if have, err := a.signedBy(ctx, s, d, identity); err != nil || have {
+				if err != nil {
+					return nil, nil, err
+				}
+				continue
+			}
+			if l.raw, err = json.Marshal(l.desc); err != nil {
+				return nil, nil, err
+			}
+			if _, err := a.add(l); err != nil {
+				return nil, nil, err
+			}
+			made[l.desc.Digest] = one.Payload
+			texts = append(texts, l.desc)
+		}
+	}
+	return texts, made, nil
+}
+
 // attach makes the root of m, a tag of signatures, hold those that it names at
-// the registry, those of the source, and more.
-func (p *pusher) attach(ctx context.Context, m *move, more []sigstoreSignature) error {
+// the registry, those of the source, and new ones that say of d that it is each
+// of the identities.
+func (p *pusher) attach(ctx context.Context, m *move, d digest.Digest, identities []string) error {
 	a := &attachment{have: map[string]bool{}}
 	base := layout.Source(p.remote())
 	if m.before.Digest != "" {
@@ -198,22 +258,11 @@ func (p *pusher) attach(ctx context.Context, m *move, more []sigstoreSignature) 
 		verbatim = len(alone.layers) == len(a.layers)
 	}
 	signed := len(a.layers)
-	made := map[digest.Digest][]byte{}
-	for _, s := range more {
-		l := ocispec.Descriptor{MediaType: s.MediaType, Digest: digest.FromBytes(s.Payload), Size: int64(len(s.Payload)), Annotations: s.Annotations}
-		raw, err := json.Marshal(l)
-		if err != nil {
-			return err
-		}
-		ok, err := a.add(l, raw)
-		if err != nil {
-			return err
-		}
-		if ok {
-			made[l.Digest] = s.Payload
-			send = append(send, l)
-		}
+	texts, made, err := p.sign(ctx, a, d, identities)
+	if err != nil {
+		return fmt.Errorf("sign %s: %w", d, err)
 	}
+	send = append(send, texts...)
 	switch {
 	case m.before.Digest != "" && len(a.layers) == theirs:
 		m.root, m.state = &document{desc: m.before, present: true}, TagUnchanged
@@ -250,7 +299,7 @@ func (p *pusher) takeFrom(ctx context.Context, a *attachment, src layout.Source,
 	if err != nil {
 		return nil, err
 	}
-	return a.take(doc)
+	return a.take(src, doc)
 }
 
 // newConfig returns the bytes of a config that lists all layers, as those who
@@ -270,8 +319,12 @@ func (a *attachment) newConfig(ctx context.Context, base layout.Source) ([]byte,
 			return nil, fmt.Errorf("%s: %w config: %w", a.config.Digest, layout.ErrInvalid, err)
 		}
 	}
+	ids := make([]digest.Digest, len(a.layers))
+	for i, l := range a.layers {
+		ids[i] = l.desc.Digest
+	}
 	var err error
-	if members["rootfs"], err = json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: a.digests}); err != nil {
+	if members["rootfs"], err = json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: ids}); err != nil {
 		return nil, err
 	}
 	raw, err := json.Marshal(members)
@@ -290,7 +343,11 @@ func (a *attachment) manifest() (desc ocispec.Descriptor, raw []byte, err error)
 	if a.members["config"], err = json.Marshal(a.config); err != nil {
 		return desc, nil, err
 	}
-	if a.members["layers"], err = json.Marshal(a.layers); err != nil {
+	layers := make([]json.RawMessage, len(a.layers))
+	for i, l := range a.layers {
+		layers[i] = l.raw
+	}
+	if a.members["layers"], err = json.Marshal(layers); err != nil {
 		return desc, nil, err
 	}
 	if raw, err = json.Marshal(a.members); err != nil {

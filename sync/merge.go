@@ -97,7 +97,7 @@ func (p *pusher) compareTag(ctx context.Context, m *move) ([]ForeignEntry, error
 		return nil, fmt.Errorf("%s: %w", p.src, err)
 	}
 	if isAttachment(theirDoc) && isAttachment(ourDoc) {
-		return nil, p.attach(ctx, m, nil)
+		return nil, p.attach(ctx, m, "", nil)
 	}
 	if !theirDoc.IsIndex && !ourDoc.IsIndex && theirDoc.ArtifactType == ourDoc.ArtifactType && theirDoc.IsImage() == ourDoc.IsImage() {
 		return nil, nil // a new state of the same thing

@@ -102,7 +102,9 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	if err := p.checkQuirks(w.missing); err != nil {
 		return nil, err
 	}
-	pl.name()
+	if !p.policies.open {
+		pl.name()
+	}
 	w.order()
 	if p.opts.Prune {
 		return pl, p.prune(ctx, pl)

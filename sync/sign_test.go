@@ -1,7 +1,17 @@
 package sync_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,6 +29,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
@@ -42,6 +53,33 @@ func newKey(t *testing.T) *keyPair {
 	k := &keyPair{
 		private: write(t, dir, "key.private", string(pair.PrivateKey)), public: write(t, dir, "key.pub", string(pair.PublicKey)),
 		passphrase: write(t, dir, "passphrase", "sesame\n"),
+	}
+	if k.signer, err = layoutsync.OpenSigner(k.private, k.passphrase); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// keyOf makes the files of a key that containers/image does not make itself.
+func keyOf(t *testing.T, private any) *keyPair {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := encrypted.Encrypt(der, []byte("sesame"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(private.(crypto.Signer).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	k := &keyPair{
+		private:    write(t, dir, "key.private", string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED COSIGN PRIVATE KEY", Bytes: sealed}))),
+		public:     write(t, dir, "key.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))),
+		passphrase: write(t, dir, "passphrase", "sesame"),
 	}
 	if k.signer, err = layoutsync.OpenSigner(k.private, k.passphrase); err != nil {
 		t.Fatal(err)
@@ -271,6 +309,95 @@ func TestSignAfterOthers(t *testing.T) {
 	}
 	if n := len(signaturesOf(t, reg, image.Digest)); n < 4 { // 1.0, hello, latest, and the other key's
 		t.Errorf("%d signatures", n)
+	}
+	// What their program has signed with the same key needs no second signature.
+	count := func(identity string) (n int) {
+		for _, one := range signaturesOf(t, reg, image.Digest) {
+			if one == identity {
+				n++
+			}
+		}
+		return n
+	}
+	before := count("/team/app:hello")
+	if _, err := signAndPush(t, reg, l, key); err != nil {
+		t.Fatal(err)
+	}
+	if n := count("/team/app:hello"); n != before {
+		t.Errorf("%d signatures of the tag that they had signed, want %d", n, before)
+	}
+	if n := count("/team/app:1.0"); n != 2 {
+		t.Errorf("%d signatures of a tag that they had not signed, want one by each key", n)
+	}
+}
+
+// TestSignRSA: gardenlinux-update takes the first layer of the signatures of a
+// digest, looks for that digest in its text, and wants PKCS #1 v1.5 of its hash
+// (package-gardenlinux-update, src/main.go, verifyManifest).
+func TestSignRSA(t *testing.T) {
+	reg := regtest.Start(t, nil)
+	l, _, image, artifact := appOf(t)
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := keyOf(t, private)
+	if _, err := signAndPush(t, reg, l, key); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []digest.Digest{image.Digest, artifact.Digest} {
+		src := openRepo(t, reg, layout.Reference{RefName: sigTag(d)})
+		doc, err := layout.ReadDocument(t.Context(), src, entries(t, src)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := layout.ReadAll(t.Context(), src, doc.Layers[0], 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := base64.StdEncoding.DecodeString(doc.Layers[0].Annotations["dev.cosignproject.cosign/signature"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(text)
+		if err := rsa.VerifyPKCS1v15(&private.PublicKey, crypto.SHA256, sum[:], signed); err != nil {
+			t.Errorf("%s: %v", d, err)
+		}
+		if !strings.Contains(string(text), `"docker-manifest-digest":"`+string(d)+`"`) {
+			t.Errorf("%s is not in %s", d, text)
+		}
+	}
+	if err := theirs(t, signedPolicy(t, key, ""), "docker://"+reg.Host+"/team/app:hello", "dir:"+t.TempDir(), copy.Options{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSignKeys: all kinds of keys sign, the same each time, and recognize what
+// they have signed.
+func TestSignKeys(t *testing.T) {
+	_, young, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	curve, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, private := range map[string]any{"Ed25519": young, "P-384": curve} {
+		t.Run(name, func(t *testing.T) {
+			reg := regtest.Start(t, nil)
+			l, _, _, _ := appOf(t)
+			key := keyOf(t, private)
+			for i := range 2 {
+				report, err := signAndPush(t, reg, l, key)
+				if err != nil || report.Changed() != (i == 0) {
+					t.Fatalf("push %d: changed %v, %v", i, report.Changed(), err)
+				}
+			}
+			if err := theirs(t, signedPolicy(t, key, ""), "docker://"+reg.Host+"/team/app:hello", "dir:"+t.TempDir(), copy.Options{}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

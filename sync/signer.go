@@ -110,18 +110,52 @@ func newSigner(raw, passphrase []byte) (*Signer, error) {
 	return nil, fmt.Errorf("keys of type %T: %w", key, errors.ErrUnsupported)
 }
 
+// A statement is the signed text (cosign, SIGNATURE_SPEC.md).
+type statement struct {
+	Critical struct {
+		Identity struct {
+			Reference string `json:"docker-reference"`
+		} `json:"identity"`
+		Image struct {
+			Digest digest.Digest `json:"docker-manifest-digest"`
+		} `json:"image"`
+		Type string `json:"type"`
+	} `json:"critical"`
+	Optional map[string]any `json:"optional"`
+}
+
+const statementType = "cosign container image signature"
+
+// says tells whether the text says that d is identity.
+func says(text []byte, d digest.Digest, identity string) bool {
+	var s statement
+	return json.Unmarshal(text, &s) == nil && s.Critical.Type == statementType &&
+		s.Critical.Image.Digest == d && s.Critical.Identity.Reference == identity
+}
+
+// made tells whether the signature, in base64, is one of the text by the key.
+func (s *Signer) made(text []byte, signature string) bool {
+	raw, err := base64.StdEncoding.DecodeString(signature)
+	if err != nil {
+		return false
+	}
+	sum := sha256.Sum256(text)
+	switch key := s.key.Public().(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(key, sum[:], raw)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], raw) == nil
+	case ed25519.PublicKey:
+		return ed25519.Verify(key, text, raw)
+	}
+	return false
+}
+
 // sign says that identity, a reference with a tag or digest, is d.
 func (s *Signer) sign(d digest.Digest, identity string) (sigstoreSignature, error) {
-	// The form of cosign's SIGNATURE_SPEC.md.
-	type object map[string]any
-	payload, err := json.Marshal(object{
-		"critical": object{
-			"identity": object{"docker-reference": identity},
-			"image":    object{"docker-manifest-digest": d},
-			"type":     "cosign container image signature",
-		},
-		"optional": object{"creator": "gloci-layout"},
-	})
+	said := statement{Optional: map[string]any{"creator": "gloci-layout"}}
+	said.Critical.Identity.Reference, said.Critical.Image.Digest, said.Critical.Type = identity, d, statementType
+	payload, err := json.Marshal(said)
 	if err != nil {
 		return sigstoreSignature{}, err
 	}
