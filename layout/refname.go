@@ -64,6 +64,10 @@ func (x *Index) FindRef(name string) []int {
 	return tagged
 }
 
+// PartsSuffix ends the name of the manifest of an archive that is split into
+// parts; see package layout/archive/parts.
+const PartsSuffix = ".parts.json"
+
 // A Reference names content of a source: TRANSPORT:LOCATION[:REFNAME][@DIGEST].
 type Reference struct {
 	Transport string // "oci", "oci-archive", "docker-archive", "docker" or "dir"
@@ -89,8 +93,8 @@ func (r Reference) String() string {
 }
 
 // ParseReference reads what a user names a source with. Without a transport, a
-// directory is taken as oci and a file as oci-archive; a path of either may
-// hold colons if it exists. Errors are [ErrInvalid].
+// directory is taken as oci and a file as oci-archive, also one of which there are
+// only parts; a path of either may hold colons if it exists. Errors are [ErrInvalid].
 func ParseReference(s string) (Reference, error) {
 	if rest, ok := strings.CutPrefix(s, "docker://"); ok {
 		return parseRegistry(s, rest)
@@ -114,7 +118,7 @@ func ParseReference(s string) (Reference, error) {
 	}
 	if r.Transport == "" {
 		r.Transport = "oci"
-		if info, err := os.Stat(r.Location); err == nil && !info.IsDir() {
+		if info, err := os.Stat(r.Location); err == nil && !info.IsDir() || errors.Is(err, fs.ErrNotExist) && exists(r.Location) {
 			r.Transport = "oci-archive"
 		}
 	}
@@ -148,9 +152,17 @@ func splitPath(s string) (path, refName string, d digest.Digest, err error) {
 	return s[:first], s[first+1:], d, nil
 }
 
+// exists tells whether there is something at path, also an archive in parts.
 func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil || !errors.Is(err, fs.ErrNotExist) && path == ""
+	if path == "" {
+		return false
+	}
+	for _, p := range []string{path, path + PartsSuffix} {
+		if _, err := os.Stat(p); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // parseRegistry cuts HOST/REPOSITORY[:TAG][@DIGEST]; package sync checks the

@@ -5,7 +5,8 @@
 //
 // [Open] reads the headers of an archive once and then gives content out of
 // the file by its offset; nothing is unpacked. A compressed archive is
-// decompressed to a temporary file first, which has no name.
+// decompressed to a temporary file first, which has no name. One that is split
+// into parts (package parts) is read from these in the same way.
 //
 // An archive is hostile until it is checked. These members are accepted, as
 // regular files or directories, each file once, with or without "./" before
@@ -47,6 +48,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,6 +57,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/archive/parts"
 )
 
 // ownDir is where a layout directory has its working files.
@@ -68,6 +71,8 @@ type Options struct {
 	// MaxSize is the most bytes that a compressed archive may hold. Zero means
 	// [compress.DefaultMaxBytes], a negative number no limit.
 	MaxSize int64
+	// FollowSymlinks reads through parts that are symbolic links.
+	FollowSymlinks bool
 }
 
 // An Archive is an open archive. It is a [layout.Source] and a
@@ -75,9 +80,8 @@ type Options struct {
 // reading of its blobs.
 type Archive struct {
 	name string
-	f    *os.File
-	info fs.FileInfo // of f, when it was opened
-	raw  []byte      // index.json
+	f    *parts.File
+	raw  []byte // index.json
 
 	blobs  map[digest.Digest]span
 	sorted []digest.Digest
@@ -89,7 +93,24 @@ type Archive struct {
 // index.json. See the comment of the package for other errors. A compressed
 // archive that passes a limit, is damaged, or is compressed in another way than
 // gzip or zstd is [layout.ErrInvalid] and the error of package compress.
+//
+// An archive that is split is opened by its manifest, file.parts.json, or by the
+// name that it has as a whole where that is not there; see [parts.Open].
 func Open(ctx context.Context, file string, opts *Options) (*Archive, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	a, err := openFile(ctx, file, opts)
+	if manifest := parts.Of(file); err != nil && manifest != "" && !errors.Is(err, layout.ErrNotFound) {
+		err = layout.WithHint(err, "it is one part of an archive: name "+manifest)
+	}
+	return a, err
+}
+
+func openFile(ctx context.Context, file string, opts *Options) (*Archive, error) {
+	if manifest := parts.Find(file); manifest != "" {
+		return openParts(ctx, manifest, file, opts)
+	}
 	// O_NONBLOCK: the open of a FIFO would wait for its writer.
 	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,24 +123,49 @@ func Open(ctx context.Context, file string, opts *Options) (*Archive, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s: not a regular file: %w", file, layout.ErrNotLayout)
 	}
-	var prefix [compress.DetectLen]byte
-	n := 0
-	if err == nil {
-		if n, err = f.ReadAt(prefix[:], 0); errors.Is(err, io.EOF) {
-			err = nil
-		}
-	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if format := compress.Detect(prefix[:n]); format != compress.None {
-		plain, err := spool(ctx, f, format, opts)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		f = plain
+	whole, err := parts.Whole(f)
+	if err != nil {
+		return nil, err
 	}
-	return open(ctx, f, file)
+	if strings.HasSuffix(file, layout.PartsSuffix) {
+		if err := whole.Close(); err != nil {
+			return nil, err
+		}
+		return openParts(ctx, file, file, opts)
+	}
+	return openPlain(ctx, whole, file, opts)
+}
+
+// openParts opens the archive that the manifest names the parts of.
+func openParts(ctx context.Context, manifest, name string, opts *Options) (*Archive, error) {
+	f, err := parts.Open(manifest, &parts.Options{FollowSymlinks: opts.FollowSymlinks})
+	if err != nil {
+		return nil, err
+	}
+	return openPlain(ctx, f, name, opts)
+}
+
+// openPlain opens the archive in f, which may be compressed and is closed after
+// an error.
+func openPlain(ctx context.Context, f *parts.File, name string, opts *Options) (*Archive, error) {
+	var prefix [compress.DetectLen]byte
+	n, err := f.ReadAt(prefix[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, f.Close())
+	}
+	if format := compress.Detect(prefix[:n]); format != compress.None {
+		plain, err := spool(ctx, io.NewSectionReader(f, 0, f.Size()), format, opts)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if f, err = parts.Whole(plain); err != nil {
+			return nil, err
+		}
+	}
+	return open(ctx, f, name)
 }
 
 // OpenReader opens the archive that r gives, plain or compressed, for input
@@ -130,11 +176,15 @@ func OpenReader(ctx context.Context, r io.Reader, name string, opts *Options) (*
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return open(ctx, f, name)
+	whole, err := parts.Whole(f)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, whole, name)
 }
 
 // open reads the headers of f, which is closed after an error.
-func open(ctx context.Context, f *os.File, name string) (*Archive, error) {
+func open(ctx context.Context, f *parts.File, name string) (*Archive, error) {
 	a := &Archive{name: name, f: f}
 	if err := a.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
@@ -143,10 +193,6 @@ func open(ctx context.Context, f *os.File, name string) (*Archive, error) {
 }
 
 func (a *Archive) load(ctx context.Context) error {
-	var err error
-	if a.info, err = a.f.Stat(); err != nil {
-		return err
-	}
 	var first block
 	if _, err := a.f.ReadAt(first[:], 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -154,7 +200,7 @@ func (a *Archive) load(ctx context.Context) error {
 	if first.check() != nil { // also true of an empty file and of an empty archive
 		return fmt.Errorf("not a tar archive: %w", layout.ErrNotLayout)
 	}
-	t, err := scan(ctx, a.f, a.info.Size())
+	t, err := scan(ctx, a.f, a.f.Size())
 	if err != nil {
 		return err
 	}
@@ -176,7 +222,7 @@ func (a *Archive) load(ctx context.Context) error {
 	}
 	a.blobs = t.blobs
 	a.sorted = slices.Sorted(maps.Keys(t.blobs))
-	return a.unchanged()
+	return a.f.Unchanged(0, a.f.Size())
 }
 
 func (a *Archive) read(name string, s span, limit int64) ([]byte, error) {
@@ -188,20 +234,6 @@ func (a *Archive) read(name string, s span, limit int64) ([]byte, error) {
 		return nil, readError(err)
 	}
 	return data, nil
-}
-
-// unchanged tells whether the file still is what it was when its headers were
-// read. One that was renamed over is: its old bytes stay open. This finds the
-// accident early and by its name; the digests find whatever it does not.
-func (a *Archive) unchanged() error {
-	info, err := a.f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Size() != a.info.Size() || !info.ModTime().Equal(a.info.ModTime()) {
-		return fmt.Errorf("the file was changed while it was open: %w", layout.ErrMismatch)
-	}
-	return nil
 }
 
 // Index returns the index.json that was read by [Open]. One that cannot be read
@@ -227,7 +259,9 @@ func (a *Archive) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 		if err != nil {
 			return nil, err
 		}
-		if err := a.unchanged(); err != nil {
+		// This finds the accident early and by its name; the digests find
+		// whatever it does not.
+		if err := a.f.Unchanged(s.off, s.size); err != nil {
 			return nil, &layout.BlobError{Op: "open", Desc: desc, Err: err}
 		}
 		// A wrong size is told before gigabytes are hashed.
@@ -275,9 +309,9 @@ func (a *Archive) Stat(_ context.Context, d digest.Digest) (layout.BlobInfo, err
 }
 
 // Section returns the part of the archive that is the blob d; see
-// [layout.Sectioner]. The file has an offset of its own. Where the system
-// cannot open a file without a name again, the error is
-// [errors.ErrUnsupported], and [Archive.Blob] has to serve.
+// [layout.Sectioner]. The file has an offset of its own. Where the blob lies in
+// several parts, or the system cannot open a file without a name again, the
+// error is [errors.ErrUnsupported], and [Archive.Blob] has to serve.
 func (a *Archive) Section(_ context.Context, d digest.Digest) (f *os.File, off, size int64, err error) {
 	if d, err = layout.ParseDigest(string(d)); err != nil {
 		return nil, 0, 0, err
@@ -286,38 +320,17 @@ func (a *Archive) Section(_ context.Context, d digest.Digest) (f *os.File, off, 
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	if err := a.unchanged(); err != nil {
+	if err := a.f.Unchanged(s.off, s.size); err != nil {
 		return nil, 0, 0, fmt.Errorf("%s: %w", a.name, err)
 	}
-	if f, err = a.reopen(); err != nil {
-		return nil, 0, 0, err
-	}
-	return f, s.off, s.size, nil
-}
-
-// reopen opens the file of the archive once more, and no other that may have
-// its name by now.
-func (a *Archive) reopen() (*os.File, error) {
-	for _, path := range []string{fmt.Sprintf("/proc/self/fd/%d", a.f.Fd()), a.name} {
-		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			continue
-		}
-		info, err := f.Stat()
-		if err == nil && os.SameFile(info, a.info) {
-			return f, nil
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return nil, err
-		}
-	}
-	return nil, fmt.Errorf("%s: open again: %w", a.name, errors.ErrUnsupported)
+	f, off, err = a.f.Section(s.off, s.size)
+	return f, off, s.size, err
 }
 
 // String returns the name of the file as it was given.
 func (a *Archive) String() string { return a.name }
 
-// Close closes the file; a temporary file is gone with it.
+// Close closes its files; a temporary file is gone with it.
 func (a *Archive) Close() error { return a.f.Close() }
 
 var (

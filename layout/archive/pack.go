@@ -17,6 +17,9 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
+// blobsDir is the directory of the blobs, as a member.
+const blobsDir = ocispec.ImageBlobsDir + "/"
+
 // marker is the oci-layout of every archive that we write.
 const marker = `{"imageLayoutVersion":"1.0.0"}`
 
@@ -71,21 +74,20 @@ func pack(ctx context.Context, src layout.Source, w io.Writer, opts *PackOptions
 	if opts != nil {
 		o = *opts
 	}
-	if o.Time.IsZero() {
-		o.Time = epoch
-	}
-	if s := o.Time.Unix(); s < 0 || s > maxOctal {
-		return fmt.Errorf("%w time %s: a tar archive has 1970 to 2242", layout.ErrInvalid, o.Time.UTC().Format(time.RFC3339))
-	}
 	p, err := makePlan(ctx, src, &o)
 	if err != nil {
 		return err
 	}
+	return p.compressed(ctx, src, w, &o)
+}
+
+// compressed writes the archive as o says that it is compressed.
+func (p *plan) compressed(ctx context.Context, src layout.Source, w io.Writer, o *PackOptions) error {
 	zw, err := compress.NewWriter(w, o.Compression, o.Level)
 	if err != nil {
 		return err
 	}
-	err = p.write(ctx, src, zw, &o)
+	err = p.write(ctx, src, zw, o)
 	if cerr := zw.Close(); err == nil { // closed in any case: it may have goroutines
 		err = cerr
 	}
@@ -217,13 +219,13 @@ func (r *reader) archive(src layout.Source, p *plan) error {
 	if err := r.file(ocispec.ImageIndexFile, p.index); err != nil {
 		return err
 	}
-	if err := r.dir("blobs/"); err != nil {
+	if err := r.dir(blobsDir); err != nil {
 		return err
 	}
 	var in digest.Algorithm // whose directory was written last
 	for _, desc := range p.blobs {
 		if a := desc.Digest.Algorithm(); a != in {
-			if err := r.dir("blobs/" + string(a) + "/"); err != nil {
+			if err := r.dir(blobsDir + string(a) + "/"); err != nil {
 				return err
 			}
 			in = a
@@ -235,7 +237,7 @@ func (r *reader) archive(src layout.Source, p *plan) error {
 	if in == "" {
 		// An empty layout has the directory all the same, as one that was
 		// just created.
-		if err := r.dir("blobs/sha256/"); err != nil {
+		if err := r.dir(blobsDir + "sha256/"); err != nil {
 			return err
 		}
 	}

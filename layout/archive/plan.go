@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,6 +21,12 @@ type plan struct {
 }
 
 func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, error) {
+	if o.Time.IsZero() {
+		o.Time = epoch
+	}
+	if s := o.Time.Unix(); s < 0 || s > maxOctal {
+		return nil, fmt.Errorf("%w time %s: a tar archive has 1970 to 2242", layout.ErrInvalid, o.Time.UTC().Format(time.RFC3339))
+	}
 	x, err := src.Index(ctx)
 	if err != nil {
 		return nil, err
@@ -144,4 +151,25 @@ func reachable(ctx context.Context, src layout.Source, roots []ocispec.Descripto
 		blobs[n.Desc.Digest] = n.Desc
 	}
 	return blobs, nil
+}
+
+// size returns how many bytes the archive has before it is compressed.
+func (p *plan) size() int64 {
+	member := func(name string, size int64) int64 {
+		return int64(len(appendHeader(nil, name, size, typeRegular, epoch))) + size + padding(size)
+	}
+	n := member(ocispec.ImageLayoutFile, int64(len(marker))) + member(ocispec.ImageIndexFile, int64(len(p.index)))
+	n += member(blobsDir, 0)
+	var in digest.Algorithm // whose directory was counted last
+	for _, desc := range p.blobs {
+		if a := desc.Digest.Algorithm(); a != in {
+			in = a
+			n += member(blobsDir+string(a)+"/", 0)
+		}
+		n += member(layout.BlobPath(desc.Digest), desc.Size)
+	}
+	if in == "" {
+		n += member(blobsDir+"sha256/", 0)
+	}
+	return n + 2*blockSize
 }

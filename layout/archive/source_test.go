@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
+	"github.com/gardenlinux/gloci-layout/layout/archive/parts"
 	"github.com/gardenlinux/gloci-layout/layout/sourcetest"
 )
 
@@ -52,6 +54,25 @@ func openBytes(t testing.TB, data []byte, opts *archive.Options) (*archive.Archi
 	return a, err
 }
 
+// splitBytes splits data into parts of size bytes, or into as many as there may
+// be, and returns the name of the whole.
+func splitBytes(t testing.TB, data []byte, size int64) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "test.oci")
+	w, err := parts.Create(file, max(size, int64(len(data))/parts.MaxParts+1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Write(data)
+	if err == nil {
+		_, err = w.Commit(t.Context())
+	}
+	if err := errors.Join(err, w.Close(false)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // An archive keeps the guarantees of a source, in every form; package layout
 // runs the same tests on a directory.
 func TestArchiveIsSource(t *testing.T) {
@@ -62,6 +83,18 @@ func TestArchiveIsSource(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				return a
+			})
+		})
+	}
+	for format, size := range map[compress.Format]int64{compress.None: 10_000, compress.Zstd: 100_000} {
+		t.Run(fmt.Sprintf("%v in parts", format), func(t *testing.T) {
+			sourcetest.Run(t, func(t *testing.T, dir string) layout.Source {
+				a, err := archive.Open(t.Context(), splitBytes(t, tarDir(t, dir, format), size), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { a.Close() })
 				return a
 			})
 		})
