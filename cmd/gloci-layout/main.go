@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/cmdline"
+	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 )
 
@@ -47,10 +48,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, syscall.EPIPE) && e.stdout.err != nil:
 		return exitFailed // whoever read has seen enough
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		err = errInterrupted
+		err = interrupted(err)
 	}
 	e.report(err)
 	return exitStatus(err)
+}
+
+// interrupted keeps the hint of what a signal has ended, if there is one.
+func interrupted(err error) error {
+	if h := hint(err); h != "" {
+		return layout.WithHint(errInterrupted, h)
+	}
+	return errInterrupted
 }
 
 func (e *env) run(ctx context.Context, args []string) error {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
@@ -15,11 +18,16 @@ func newPackCommand(e *env) *cli.Command {
 	var opts packOptions
 	return &cli.Command{
 		Name: "pack", Usage: "write a layout to one file", ArgsUsage: "SOURCE FILE.oci",
-		Description: "FILE.oci is a tar with index.json, oci-layout and all content that index.json reaches; - is stdout. " +
-			"With SOURCE:REFNAME only what that ref name names, and what refers to that or to what it names: signatures, attestations, SBOMs. A name that ends in .gz or .zst is compressed so.\n\n" +
+		Description: "FILE.oci is a tar with index.json, oci-layout and all content that index.json reaches; - is stdout, and what was written is told on stderr then. " +
+			"With SOURCE:REFNAME or --ref only what these ref names name, and what refers to that or to what it names: signatures, attestations, SBOMs. A name that ends in .gz or .zst is compressed so.\n\n" +
 			"The same content gives the same bytes: times are those of SOURCE_DATE_EPOCH, else 1970. " +
-			"FILE.oci appears whole or not at all.\n\n" + sourceHelp,
+			"FILE.oci appears whole or not at all.\n\n" +
+			"With --split there are parts FILE.oci.ID.001-of-NNN beside each other, at most 999, and the manifest FILE.oci.parts.json with their digests. " +
+			"Every command reads FILE.oci in place from them, verify checks them, also one alone, and cat joins them in the order of their names. " +
+			"A run that was interrupted or killed can be repeated: what is there by then is compared, and not written again.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
+			&cli.StringSliceFlag{Name: "ref", Usage: "pack only what the ref name `REFNAME` names"},
+			&cli.StringFlag{Name: "split", Usage: "write parts of `SIZE` bytes; K, M and G may follow the number. FAT takes 4095M", Destination: &opts.split},
 			&cli.BoolFlag{Name: "all", Usage: "pack blobs that nothing names too", Destination: &opts.all},
 			&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to SOURCE:REFNAME and what it names", Destination: &opts.noReferrers},
 			&cli.BoolFlag{Name: "sparse", Usage: "pack indexes with members that SOURCE lacks, as pull --sparse leaves them", Destination: &opts.sparse},
@@ -35,13 +43,16 @@ type packOptions struct {
 	sparse           bool
 	compress         string
 	level            int
+	split            string
 	from             sourceFlags
 }
 
 type packResult struct {
-	File   string        `json:"file" doc:"the file"`
-	Digest digest.Digest `json:"digest" doc:"the digest of the file"`
-	Size   int64         `json:"size" doc:"its size in bytes"`
+	File     string        `json:"file" doc:"the file"`
+	Digest   digest.Digest `json:"digest" doc:"the digest of the file"`
+	Size     int64         `json:"size" doc:"its size in bytes"`
+	Manifest string        `json:"manifest,omitempty" doc:"with --split, the manifest of the parts that the file is in"`
+	Parts    int           `json:"parts,omitempty" doc:"with --split, how many there are"`
 }
 
 func runPack(c *cli.Context, e *env, opts *packOptions) error {
@@ -62,6 +73,18 @@ func runPack(c *cli.Context, e *env, opts *packOptions) error {
 	if po.Time, err = sourceDateEpoch(c); err != nil {
 		return err
 	}
+	var partSize int64
+	if opts.split != "" {
+		if partSize, err = parseSize(opts.split); err != nil || partSize < 1 {
+			return usagef(c, "--split %q: want a number of bytes, such as 4G", opts.split)
+		}
+		if file == "-" {
+			return usagef(c, "--split writes files, not stdout")
+		}
+	}
+	if slices.Contains(c.StringSlice("ref"), "") {
+		return usagef(c, "--ref: no ref name is empty")
+	}
 	if file == "-" && terminal(e.stdout) != nil {
 		err := usagef(c, "an archive is not written to a terminal")
 		return layout.WithHint(err, "redirect stdout, or name a file")
@@ -70,20 +93,37 @@ func runPack(c *cli.Context, e *env, opts *packOptions) error {
 		if ref.Digest != "" {
 			return usagef(c, "%s: pack takes ref names, no digests; give the content one with gloci-layout tag", ref)
 		}
+		po.RefNames = c.StringSlice("ref")
 		if ref.RefName != "" {
-			po.RefNames = []string{ref.RefName}
+			po.RefNames = append(po.RefNames, ref.RefName)
+		}
+		if po.All && po.RefNames != nil {
+			return usagef(c, "--all packs everything, not what some ref names name")
+		}
+		if partSize > 0 {
+			return packParts(c.Context, e, src, file, partSize, po)
 		}
 		return pack(c.Context, e, src, file, po)
 	})
+}
+
+func packParts(ctx context.Context, e *env, src layout.Source, file string, partSize int64, po archive.PackOptions) error {
+	p := e.startProgress("pack", false)
+	po.Progress = p.event
+	m, err := archive.PackParts(ctx, src, file, partSize, &po)
+	p.stop()
+	if err != nil {
+		return err
+	}
+	r := packResult{File: file, Digest: m.Digest, Size: m.Size, Manifest: file + layout.PartsSuffix, Parts: len(m.Parts)}
+	return e.confirm(r, "packed %s %s %s in %s", r.Manifest, r.Digest, size(r.Size), plural(r.Parts, "part"))
 }
 
 func pack(ctx context.Context, e *env, src layout.Source, file string, po archive.PackOptions) error {
 	p := e.startProgress("pack", false)
 	po.Progress = p.event
 	if file == "-" {
-		err := archive.Pack(ctx, src, e.stdout, &po)
-		p.stop()
-		return err
+		return packStdout(ctx, e, src, po, p)
 	}
 	info, err := archive.PackFile(ctx, src, file, &po)
 	p.stop()
@@ -91,4 +131,29 @@ func pack(ctx context.Context, e *env, src layout.Source, file string, po archiv
 		return err
 	}
 	return e.confirm(packResult{File: file, Digest: info.Digest, Size: info.Size}, "packed %s %s %s", file, info.Digest, size(info.Size))
+}
+
+// packStdout tells on stderr what it wrote: stdout has the archive.
+func packStdout(ctx context.Context, e *env, src layout.Source, po archive.PackOptions, p *progress) error {
+	out := hashCounter{w: e.stdout, hash: digest.SHA256.Digester()}
+	err := archive.Pack(ctx, src, &out, &po)
+	p.stop()
+	if err == nil && !e.quiet {
+		_, err = fmt.Fprintf(e.stderr, "packed - %s %s\n", out.hash.Digest(), size(out.n))
+	}
+	return err
+}
+
+// A hashCounter hashes what it passes on.
+type hashCounter struct {
+	w    io.Writer
+	n    int64
+	hash digest.Digester
+}
+
+func (c *hashCounter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.hash.Hash().Write(p[:n])
+	return n, err
 }

@@ -17,7 +17,7 @@ import (
 const sourceHelp = `SOURCE is a layout directory, an .oci file, or one of
 
   oci:DIR[:REFNAME][@DIGEST]            a layout directory
-  oci-archive:FILE[:REFNAME][@DIGEST]   an .oci file, plain, gzip or zstd
+  oci-archive:FILE[:REFNAME][@DIGEST]   an .oci file, plain, gzip or zstd, or its parts
   docker-archive:FILE[:NAME:TAG]        the output of docker save
   docker://HOST/REPO[:TAG][@DIGEST]     a repository of a registry
   dir:DIR                               a directory as skopeo writes it`
@@ -87,7 +87,7 @@ func (s *sourceFlags) open(c *cli.Context, e *env, ref layout.Reference) (layout
 		}
 		return l, nil
 	case "oci-archive":
-		a, err := archive.Open(c.Context, ref.Location, nil)
+		a, err := archive.Open(c.Context, ref.Location, &archive.Options{FollowSymlinks: s.follow})
 		if err != nil {
 			return nil, err
 		}
