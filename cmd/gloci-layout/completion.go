@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/cmdline"
+	"github.com/gardenlinux/gloci-layout/sync/serve"
 )
 
 func newCompletionCommand(e *env) *cli.Command {
@@ -67,6 +68,10 @@ func fixedValues(name string) []string {
 		return []string{"error", "skip", "keep"}
 	case "special":
 		return []string{"error", "skip"}
+	case "print-mirror-config":
+		return serve.MirrorKinds
+	case "log-format":
+		return []string{"text", "json"}
 	case "platform":
 		return []string{"linux/amd64", "linux/arm64"}
 	}

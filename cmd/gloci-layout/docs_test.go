@@ -58,6 +58,8 @@ var objects = []cmdline.Object{
 	{Command: "sync", Note: "at the end", Value: syncResult{}},
 	{Command: "publish", Note: "one for each tag", Value: publishTagResult{}},
 	{Command: "publish", Note: "at the end", Value: publishResult{}},
+	{Command: "serve", Note: "one for each repository", Value: serveRepositoryResult{}},
+	{Command: "serve", Note: "when it listens", Value: serveResult{}},
 	{Command: "man", Note: "one for each file", Value: manResult{}},
 	{Command: "version", Value: versionResult{}},
 }

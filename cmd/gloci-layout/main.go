@@ -116,6 +116,7 @@ func newApp(e *env) *cli.App {
 			newSyncCommand(e),
 			newPullCommand(e),
 			newPublishCommand(e),
+			newServeCommand(e),
 			newCompletionCommand(e),
 			newManCommand(e),
 			newVersionCommand(e),

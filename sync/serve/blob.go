@@ -1,0 +1,324 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+const (
+	// chunk is how much of a file goes out at once, and for how much of it a
+	// client has Options.WriteTimeout.
+	chunk = 1 << 20 // 1 MiB
+	// small is the largest part that is read into memory and sent with the
+	// header in one write; sendfile pays above it.
+	small = 64 << 10 // 64 KiB
+)
+
+// buffers are for parts of blobs.
+var buffers = sync.Pool{New: func() any { b := make([]byte, small); return &b }}
+
+// A reply is the part of a blob that a response has.
+type reply struct {
+	b             *blob
+	start, length int64
+	partial       bool
+}
+
+// blob answers with a blob or a range of it (distribution-spec, "Pulling
+// blobs").
+func (c *call) blob(rep *repo, reference string) {
+	b := c.held.blob(rep, digest.Digest(reference), c.start)
+	if b == nil {
+		if _, ok := c.digest(reference); ok {
+			c.unknownBlob(rep, reference)
+		}
+		return
+	}
+	h := c.w.Header()
+	h["Docker-Content-Digest"] = []string{string(b.digest)}
+	etag := etagOf(b.digest)
+	h["Etag"] = []string{etag}
+	if c.notModified(etag) {
+		return
+	}
+	h["Accept-Ranges"] = inBytes
+	p := reply{b: b, length: b.size}
+	// A HEAD tells of the whole (RFC 9110, section 14.2).
+	if header := c.r.Header.Get("Range"); header != "" && c.r.Method == http.MethodGet && c.stillTheSame(etag) {
+		start, length, ok := parseRange(header, b.size)
+		if ok && length == 0 {
+			h.Set("Content-Range", fmt.Sprintf("bytes */%d", b.size))
+			c.fail(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "the range has no byte of the blob", nil)
+			return
+		}
+		if ok {
+			p.start, p.length, p.partial = start, length, true
+		}
+	}
+	if err := c.sendBlob(p); err != nil {
+		switch {
+		case c.status != 0: // too late for another answer
+			c.abort(b, err)
+		case errors.Is(err, layout.ErrNotFound):
+			c.unknownBlob(rep, reference) // it was there when the source was loaded
+		default:
+			c.broken(b.digest, err)
+		}
+	}
+}
+
+// stillTheSame tells whether If-Range, if there is one, lets the range stand.
+func (c *call) stillTheSame(etag string) bool {
+	header := c.r.Header.Get("If-Range")
+	return header == "" || header == etag
+}
+
+func (c *call) unknownBlob(rep *repo, reference string) {
+	c.fail(http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", map[string]string{"name": rep.name, "digest": reference})
+}
+
+// broken answers that the source is at fault.
+func (c *call) broken(d digest.Digest, err error) {
+	c.err = err
+	if c.r.Context().Err() != nil {
+		c.status = 499 // nobody is there to read an answer
+		panic(http.ErrAbortHandler)
+	}
+	message := "the content cannot be read"
+	if errors.Is(err, layout.ErrMismatch) {
+		message = "the stored content does not match its digest"
+	}
+	c.s.opts.Log.Error(message, "digest", d, "error", err)
+	c.fail(http.StatusInternalServerError, "UNKNOWN", message, map[string]string{"digest": string(d)})
+}
+
+// abort breaks the connection, so that nobody takes what was sent for whole.
+func (c *call) abort(b *blob, err error) {
+	c.err = err
+	if errors.Is(err, layout.ErrMismatch) {
+		c.s.opts.Log.Error("the stored content does not match its digest: the response was cut off", "digest", b.digest, "error", err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// sendBlob sends p. An error before the header was sent leaves the answer to the
+// caller.
+func (c *call) sendBlob(p reply) error {
+	b := p.b
+	if b.data != nil {
+		c.header(p)
+		return c.write(b.data[p.start : p.start+p.length])
+	}
+	ctx := c.r.Context()
+	// More than once only if the file is replaced all the time.
+	for range 4 {
+		again, err := c.trySend(ctx, p)
+		if err != nil || !again {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: blob %s: %w: it changes all the time", b.home.src, b.digest, layout.ErrMismatch)
+}
+
+func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
+	b := p.b
+	f, off, size, err := frozen{b.home}.Section(ctx, b.digest)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, c.sendSource(ctx, p)
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	if size != b.size {
+		return false, fmt.Errorf("%s: blob %s: %w: %d bytes, want %d", b.home.src, b.digest, layout.ErrMismatch, size, b.size)
+	}
+	before, err := stampOf(f)
+	if err != nil {
+		return false, err
+	}
+	good, bad := b.state.of(before)
+	switch {
+	case bad:
+		return false, damaged(b)
+	case c.r.Method == http.MethodHead:
+		c.header(p)
+		return false, nil
+	case good:
+	case size > c.s.opts.VerifyLimit && !p.partial:
+		err := c.stream(p, layout.VerifyReader(ctx, part(f, off, size), b.descriptor()))
+		if err != nil && c.status != 0 && !errors.Is(err, layout.ErrMismatch) {
+			// The client is gone in the middle; it may come back for the rest.
+			c.s.startHash(c.held, b)
+			return false, err
+		}
+		return false, c.s.judge(b, f, before, err)
+	default:
+		hashed, err := c.s.hash(ctx, c.held, b)
+		if err != nil {
+			return false, err
+		}
+		if hashed != before {
+			return true, nil
+		}
+	}
+	if p.length <= small {
+		return false, c.sendSmall(p, f, off, before)
+	}
+	return false, c.sendFile(p, f, off, before)
+}
+
+// header sends the header of p.
+func (c *call) header(p reply) {
+	h := c.w.Header()
+	h["Content-Type"] = typeBlob
+	h["X-Content-Type-Options"] = noSniff
+	h["Content-Length"] = []string{strconv.FormatInt(p.length, 10)}
+	c.deadline()
+	if p.partial {
+		h["Content-Range"] = []string{fmt.Sprintf("bytes %d-%d/%d", p.start, p.start+p.length-1, p.b.size)}
+		c.status = http.StatusPartialContent
+	} else {
+		c.status = http.StatusOK
+	}
+	c.w.WriteHeader(c.status)
+}
+
+func (c *call) write(b []byte) error {
+	if c.r.Method == http.MethodHead {
+		return nil
+	}
+	n, err := c.w.Write(b)
+	c.bytes += int64(n)
+	return err
+}
+
+// deadline gives the client time for the next chunk.
+func (c *call) deadline() {
+	// Not supported only where a test has no connection.
+	_ = http.NewResponseController(c.w).SetWriteDeadline(now().Add(c.s.opts.WriteTimeout))
+}
+
+func (c *call) sendSmall(p reply, f *os.File, off int64, verified stamp) error {
+	buf, ok := buffers.Get().(*[]byte)
+	if !ok {
+		return errors.ErrUnsupported // the pool has nothing else
+	}
+	defer buffers.Put(buf)
+	part := (*buf)[:p.length]
+	if _, err := f.ReadAt(part, off+p.start); err != nil && !(errors.Is(err, io.EOF) && p.length == 0) {
+		return err
+	}
+	if err := unchanged(p.b, f, verified); err != nil {
+		return err
+	}
+	c.header(p)
+	return c.write(part)
+}
+
+// sendFile lets the kernel copy from the file to the connection. The last chunk
+// goes out only if the file is still what was verified.
+func (c *call) sendFile(p reply, f *os.File, off int64, verified stamp) error {
+	if _, err := f.Seek(off+p.start, io.SeekStart); err != nil {
+		return err
+	}
+	c.header(p)
+	for left := p.length; left > 0; {
+		n := min(left, chunk)
+		if n == left {
+			if err := unchanged(p.b, f, verified); err != nil {
+				return err
+			}
+		}
+		c.deadline()
+		// The writer's ReadFrom takes it from here: sendfile(2) on a plain
+		// connection.
+		sent, err := io.Copy(c.w, &io.LimitedReader{R: f, N: n})
+		c.bytes += sent
+		left -= sent
+		if err != nil {
+			return err
+		}
+		if sent < n {
+			return fmt.Errorf("%s: blob %s: %w: the file was cut while it was sent", p.b.home.src, p.b.digest, layout.ErrMismatch)
+		}
+	}
+	return nil
+}
+
+func unchanged(b *blob, f *os.File, verified stamp) error {
+	after, err := stampOf(f)
+	if err == nil && after != verified {
+		err = fmt.Errorf("%s: blob %s: %w: the file was written while it was sent", b.home.src, b.digest, layout.ErrMismatch)
+	}
+	return err
+}
+
+// sendSource sends what only the source itself can read.
+func (c *call) sendSource(ctx context.Context, p reply) error {
+	if c.r.Method == http.MethodHead {
+		c.header(p)
+		return nil
+	}
+	rc, err := p.b.home.src.Blob(ctx, p.b.descriptor())
+	if err != nil {
+		return err
+	}
+	err = c.stream(p, rc)
+	if err == nil {
+		c.s.metrics.verified.Add(1)
+		c.s.metrics.verifiedBytes.Add(p.b.size)
+	}
+	return errors.Join(err, rc.Close())
+}
+
+// stream sends p out of all of its blob, which rc verifies at its end: the last
+// bytes that p has wait until then.
+func (c *call) stream(p reply, rc io.Reader) error {
+	read, waiting := make([]byte, 256<<10), make([]byte, 256<<10)
+	kept := 0 // of waiting
+	at := int64(0)
+	begun := false
+	flush := func() error {
+		if !begun {
+			c.header(p)
+			begun = true
+		}
+		c.deadline()
+		err := c.write(waiting[:kept])
+		kept = 0
+		return err
+	}
+	for {
+		n, err := rc.Read(read)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		// What of the piece is in the range?
+		from, to := max(p.start-at, 0), min(p.start+p.length-at, int64(n))
+		at += int64(n)
+		if from < to {
+			if kept > 0 {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			read, waiting = waiting, read
+			copy(waiting, waiting[from:to])
+			kept = int(to - from)
+		}
+		if err != nil {
+			return flush()
+		}
+	}
+}

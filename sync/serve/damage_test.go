@@ -1,0 +1,201 @@
+package serve_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve"
+)
+
+// Wrong bytes never come as a whole response: small blobs are 500 before a byte
+// has left, large ones break the connection, whichever part is asked for, the
+// first time and again.
+func TestDamage(t *testing.T) {
+	forms(t, func(t *testing.T, open func(t *testing.T, dir string) serve.Source) {
+		for _, limit := range []int64{1 << 30, 1} { // hashed before, and on the way
+			for _, at := range []string{"first", "last"} {
+				dir, c := sample(t)
+				for _, d := range []digest.Digest{c.Layer.Digest, c.Large.Digest, c.Long.Digest} {
+					b := []byte(c.Stored[d])
+					b[map[string]int{"first": 0, "last": len(b) - 1}[at]] ^= 1
+					writeFile(t, blobFile(dir, d), string(b))
+				}
+				s := start(t, serve.Options{Sources: []serve.Source{open(t, dir)}, VerifyLimit: limit})
+				for range 2 {
+					for _, d := range []digest.Digest{c.Layer.Digest, c.Large.Digest, c.Long.Digest} {
+						for _, header := range []string{"", "Range: bytes=1-3", "Range: bytes=-2", "Range: bytes=0-"} {
+							var headers []string
+							if header != "" {
+								headers = []string{header}
+							}
+							got := s.get("/v2/garden/blobs/"+string(d), headers...)
+							if got.status < 500 && got.err == nil {
+								t.Errorf("limit %d, %s byte of %s, %q: status %d and %d bytes, no error", limit, at, d, header, got.status, len(got.body))
+							}
+						}
+					}
+					age(t)
+				}
+				if log := s.log.String(); !strings.Contains(log, "does not match its digest") || !strings.Contains(log, string(c.Layer.Digest)) {
+					t.Errorf("no word of it in the log:\n%.2000s", log)
+				}
+				if got := s.get("/v2/garden/blobs/" + string(c.Config.Digest)); got.status != 200 {
+					t.Errorf("a sound blob beside: status %d", got.status)
+				}
+			}
+			if testing.Short() {
+				return
+			}
+		}
+	})
+}
+
+// A file that changes after it was verified is verified again; whoever comes for
+// the old bytes gets an error, also where size and time stay.
+func TestChangedAfterVerified(t *testing.T) {
+	dir, c := sample(t)
+	s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}})
+	path := "/v2/garden/blobs/" + string(c.Large.Digest)
+	file := blobFile(dir, c.Large.Digest)
+	age(t)
+	for range 3 {
+		if got := s.get(path); got.status != 200 || got.body != c.Stored[c.Large.Digest] {
+			t.Fatalf("status %d, %d bytes", got.status, len(got.body))
+		}
+	}
+	if n := s.metric("gloci_serve_verified_blobs_total"); n != 1 {
+		t.Errorf("a blob was hashed %v times, want 1", n)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip(t, file)
+	if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil { // the ctime tells
+		t.Fatal(err)
+	}
+	if got := s.get(path); got.status != 500 {
+		t.Errorf("changed: status %d, %d bytes", got.status, len(got.body))
+	}
+	flip(t, file)
+	if got := s.get(path); got.status != 200 || got.body != c.Stored[c.Large.Digest] {
+		t.Errorf("changed back: status %d, %d bytes", got.status, len(got.body))
+	}
+}
+
+// metric reads one number from /metrics.
+func (s *server) metric(name string) (n int64) {
+	s.t.Helper()
+	for line := range strings.Lines(s.get("/metrics").body) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			if _, err := fmt.Sscan(rest, &n); err != nil {
+				s.t.Fatal(err)
+			}
+			return n
+		}
+	}
+	s.t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// Many who ask at once for a blob that was never verified make the server hash
+// it once or, at most, as often as it takes to be sure of a new file.
+func TestHashedOnce(t *testing.T) {
+	dir, c := sample(t)
+	s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}})
+	age(t)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			header := fmt.Sprintf("Range: bytes=%d-", i*100)
+			if got := s.get("/v2/garden/blobs/"+string(c.Large.Digest), header); got.status != 206 || got.body != c.Stored[c.Large.Digest][i*100:] {
+				t.Errorf("%s: status %d, %d bytes, %v", header, got.status, len(got.body), got.err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.metric("gloci_serve_verified_blobs_total"); n != 1 {
+		t.Errorf("hashed %d times, want 1", n)
+	}
+}
+
+// A client that was cut off in the middle of a large blob goes on with a Range.
+func TestResume(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "garden")
+	content := strings.Repeat("0123456789abcdef", 20<<20/16)
+	large := bigLayer(t, dir, content)
+	s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}, VerifyLimit: 1 << 20})
+	path := "/v2/garden/blobs/" + string(large)
+	ctx, cut := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 5<<20)
+	_, err = io.ReadFull(resp.Body, head)
+	cut()
+	resp.Body.Close()
+	if err != nil || string(head) != content[:len(head)] {
+		t.Fatalf("the first part: %v", err)
+	}
+	for range 2 {
+		got := s.get(path, fmt.Sprintf("Range: bytes=%d-", len(head)), `If-Range: "`+string(large)+`"`)
+		if got.status != 206 || got.body != content[len(head):] {
+			t.Fatalf("the rest: status %d, %d bytes, %v", got.status, len(got.body), got.err)
+		}
+	}
+	if got := s.get(path); got.body != content {
+		t.Errorf("the whole: status %d, %d bytes, %v", got.status, len(got.body), got.err)
+	}
+}
+
+// bigLayer makes a layout of one artifact with one layer.
+func bigLayer(t testing.TB, dir, content string) digest.Digest {
+	t.Helper()
+	l, err := layout.Create(t.Context(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	st, err := l.Stage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	layer, err := st.Add(t.Context(), strings.NewReader(content), "application/x.layer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := st.AddBytes(t.Context(), []byte("{}"), "application/x.config")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := layout.EncodeManifest(ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{layer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = st.Update(t.Context(), func(tx *layout.Tx) error {
+		desc, err := tx.PutDocument(raw, ocispec.MediaTypeImageManifest)
+		tx.SetRef("app", desc)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layer.Digest
+}

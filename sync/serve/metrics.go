@@ -1,0 +1,231 @@
+package serve
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// buckets are the upper bounds of the histogram of durations.
+var buckets = []time.Duration{
+	time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond,
+	500 * time.Millisecond, 2500 * time.Millisecond, 10 * time.Second, time.Minute, 10 * time.Minute,
+}
+
+// metrics are what /metrics shows.
+type metrics struct {
+	inFlight, connections     atomic.Int64
+	verified, verifiedBytes   atomic.Int64
+	damaged                   atomic.Int64
+	reloads, reloadFailed     atomic.Int64
+	repositories, tags, blobs atomic.Int64
+	loadedAt                  atomic.Int64 // seconds since 1970
+
+	mu     sync.Mutex
+	routes map[routeKey]*routeMetrics
+}
+
+type routeKey struct {
+	route, method string
+	status        int
+}
+
+type routeMetrics struct {
+	requests, bytes int64
+	seconds         float64
+	buckets         []int64 // not cumulative; the last is for what is slower than all
+}
+
+// methods are those that are counted apart: others could be any word.
+var methods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true}
+
+func (m *metrics) count(route, method string, status int, sent int64, took time.Duration) {
+	if !methods[method] {
+		method = "OTHER"
+	}
+	key := routeKey{route, method, status}
+	bucket, _ := slices.BinarySearch(buckets, took)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.routes == nil {
+		m.routes = map[routeKey]*routeMetrics{}
+	}
+	r := m.routes[key]
+	if r == nil {
+		r = &routeMetrics{buckets: make([]int64, len(buckets)+1)}
+		m.routes[key] = r
+	}
+	r.requests++
+	r.bytes += sent
+	r.seconds += took.Seconds()
+	r.buckets[bucket]++
+}
+
+func (m *metrics) connState(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		m.connections.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		m.connections.Add(-1)
+	}
+}
+
+// loaded takes note of what is served from now on.
+func (m *metrics) loaded(x *set) {
+	tags, blobs := 0, 0
+	for _, r := range x.repos {
+		tags += len(r.tags)
+	}
+	for _, snap := range x.sources {
+		blobs += len(snap.blobs)
+	}
+	m.repositories.Store(int64(len(x.repos)))
+	m.tags.Store(int64(tags))
+	m.blobs.Store(int64(blobs))
+	m.loadedAt.Store(now().Unix())
+	m.reloads.Add(1)
+}
+
+// showMetrics answers in the text format of Prometheus.
+func (c *call) showMetrics() {
+	var b bytes.Buffer
+	m := &c.s.metrics
+	m.writeRoutes(&b)
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	for _, v := range []struct {
+		name, kind, help string
+		value            int64
+	}{
+		{"gloci_serve_requests_in_flight", "gauge", "Requests that are being answered.", m.inFlight.Load()},
+		{"gloci_serve_connections", "gauge", "Open connections.", m.connections.Load()},
+		{"gloci_serve_verified_blobs_total", "counter", "Blobs that were hashed and found right.", m.verified.Load()},
+		{"gloci_serve_verified_bytes_total", "counter", "Bytes of those blobs.", m.verifiedBytes.Load()},
+		{"gloci_serve_damaged_blobs_total", "counter", "Blobs that were hashed and found damaged.", m.damaged.Load()},
+		{"gloci_serve_loads_total", "counter", "Times that what is served was made or replaced.", m.reloads.Load()},
+		{"gloci_serve_load_failures_total", "counter", "Changes of sources that could not be served.", m.reloadFailed.Load()},
+		{"gloci_serve_loaded_timestamp_seconds", "gauge", "When what is served was loaded.", m.loadedAt.Load()},
+		{"gloci_serve_repositories", "gauge", "Repositories that are served.", m.repositories.Load()},
+		{"gloci_serve_tags", "gauge", "Tags that are served.", m.tags.Load()},
+		{"gloci_serve_blobs", "gauge", "Blobs that are served, manifests included.", m.blobs.Load()},
+		{"go_goroutines", "gauge", "Goroutines.", int64(runtime.NumGoroutine())},
+		{"go_memstats_heap_inuse_bytes", "gauge", "Bytes of the heap that are in use.", int64(mem.HeapInuse)},
+		{"go_memstats_sys_bytes", "gauge", "Bytes that the program has from the system.", int64(mem.Sys)},
+	} {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", v.name, v.help, v.name, v.kind, v.name, v.value)
+	}
+	c.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	c.send(http.StatusOK, b.Bytes())
+}
+
+func (m *metrics) writeRoutes(b *bytes.Buffer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keys := slices.SortedFunc(maps.Keys(m.routes), func(x, y routeKey) int {
+		return cmp.Or(cmp.Compare(x.route, y.route), cmp.Compare(x.method, y.method), cmp.Compare(x.status, y.status))
+	})
+	each := func(name, kind, help string, write func(labels string, r *routeMetrics)) {
+		fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+		for _, k := range keys {
+			write(fmt.Sprintf("route=%q,method=%q,code=\"%d\"", k.route, k.method, k.status), m.routes[k])
+		}
+	}
+	each("gloci_serve_requests_total", "counter", "Requests that were answered.", func(labels string, r *routeMetrics) {
+		fmt.Fprintf(b, "gloci_serve_requests_total{%s} %d\n", labels, r.requests)
+	})
+	each("gloci_serve_response_bytes_total", "counter", "Bytes of bodies that were sent.", func(labels string, r *routeMetrics) {
+		fmt.Fprintf(b, "gloci_serve_response_bytes_total{%s} %d\n", labels, r.bytes)
+	})
+	const duration = "gloci_serve_request_duration_seconds"
+	each(duration, "histogram", "Time until the last byte was sent.", func(labels string, r *routeMetrics) {
+		sum := int64(0)
+		for i, bound := range buckets {
+			sum += r.buckets[i]
+			fmt.Fprintf(b, "%s_bucket{%s,le=\"%s\"} %d\n", duration, labels, strconv.FormatFloat(bound.Seconds(), 'g', -1, 64), sum)
+		}
+		fmt.Fprintf(b, "%s_bucket{%s,le=\"+Inf\"} %d\n", duration, labels, r.requests)
+		fmt.Fprintf(b, "%s_sum{%s} %s\n", duration, labels, strconv.FormatFloat(r.seconds, 'g', -1, 64))
+		fmt.Fprintf(b, "%s_count{%s} %d\n", duration, labels, r.requests)
+	})
+}
+
+// done counts and logs the request. broken is what the handler panicked with.
+func (c *call) done(broken any) {
+	took := now().Sub(c.start)
+	c.s.metrics.count(c.route, c.r.Method, c.status, c.bytes, took)
+	access := c.s.opts.Access
+	if access == nil {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 10)
+	attrs = append(attrs,
+		slog.String("remote", c.r.RemoteAddr),
+		slog.String("method", short(c.r.Method)),
+		slog.String("path", short(c.r.URL.RequestURI())),
+		slog.Int("status", c.status),
+		slog.Int64("bytes", c.bytes),
+		slog.Duration("took", took),
+	)
+	if agent := c.r.UserAgent(); agent != "" {
+		attrs = append(attrs, slog.String("agent", short(agent)))
+	}
+	if c.user != "" {
+		attrs = append(attrs, slog.String("user", short(c.user)))
+	}
+	if broken != nil {
+		attrs = append(attrs, slog.Bool("cut", true))
+	}
+	if c.err != nil {
+		attrs = append(attrs, slog.String("error", c.err.Error()))
+	}
+	access.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+}
+
+// short bounds what a client can put into one line of the log.
+func short(s string) string {
+	const most = 1024
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
+
+// A pageWriter sees what a page sends.
+type pageWriter struct {
+	http.ResponseWriter
+	c *call
+}
+
+func (w *pageWriter) WriteHeader(status int) {
+	if w.c.status == 0 {
+		w.c.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *pageWriter) Write(p []byte) (int, error) {
+	if w.c.status == 0 {
+		w.c.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.c.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *pageWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func contextWith(ctx context.Context, held *set) context.Context {
+	return context.WithValue(ctx, repositoriesKey{}, held)
+}

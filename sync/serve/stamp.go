@@ -1,0 +1,45 @@
+package serve
+
+import (
+	"os"
+	"time"
+)
+
+// A stamp is the state of a file as far as the file system tells it. The zero
+// stamp is that of no file.
+type stamp struct {
+	device, inode  uint64
+	size           int64
+	mtime, changed int64 // nanoseconds since 1970; changed is the ctime
+}
+
+// unsettled is how long the times of a file may stay the same though it is
+// written: the clock of a file system ticks slowly. Tests make it shorter.
+var unsettled = time.Second
+
+// settled tells whether a write after t would have given the file other times.
+func (s stamp) settled(t time.Time) bool {
+	last := max(s.mtime, s.changed)
+	return last < t.Add(-unsettled).UnixNano()
+}
+
+func stampOf(f *os.File) (stamp, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return stamp{}, err
+	}
+	return stampInfo(info), nil
+}
+
+// stampFiles returns the state of the files with these names. A file that
+// cannot be looked at has the zero stamp: what is wrong with it shows when it
+// is opened.
+func stampFiles(names []string) []stamp {
+	stamps := make([]stamp, len(names))
+	for i, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			stamps[i] = stampInfo(info)
+		}
+	}
+	return stamps
+}

@@ -1,0 +1,16 @@
+//go:build !linux
+
+package serve
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+func stampInfo(info fs.FileInfo) stamp {
+	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.device, s.inode = uint64(st.Dev), st.Ino
+	}
+	return s
+}

@@ -1,0 +1,145 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+func processors() int { return runtime.GOMAXPROCS(0) }
+
+// A verdict is what is known about the content of one blob of one source.
+type verdict struct {
+	mu        sync.Mutex
+	good, bad stamp // states of the file that were hashed
+	run       *hashing
+}
+
+// A hashing is under way, or has ended.
+type hashing struct {
+	done  chan struct{}
+	stamp stamp // what was hashed
+	err   error
+}
+
+func (v *verdict) of(now stamp) (good, bad bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.good == now, v.bad == now
+}
+
+// learn remembers what the file has in the state st. A file that was written a
+// moment ago could be written again without a sign: then it is not remembered.
+func (v *verdict) learn(st stamp, good bool) {
+	if !st.settled(now()) {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if good {
+		v.good, v.bad = st, stamp{}
+	} else {
+		v.good, v.bad = stamp{}, st
+	}
+}
+
+// hash hashes b, or waits for who does, and returns the state of the file that
+// was hashed. The hashing goes on if ctx ends: the next who asks needs it too.
+func (s *Server) hash(ctx context.Context, held *set, b *blob) (stamp, error) {
+	run := s.startHash(held, b)
+	select {
+	case <-run.done:
+		return run.stamp, run.err
+	case <-ctx.Done():
+		return stamp{}, context.Cause(ctx)
+	}
+}
+
+func (s *Server) startHash(held *set, b *blob) *hashing {
+	v := b.state
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.run != nil {
+		return v.run
+	}
+	run := &hashing{done: make(chan struct{})}
+	v.run = run
+	s.hold(held)
+	s.wait.Go(func() {
+		run.stamp, run.err = s.hashNow(b)
+		v.mu.Lock()
+		v.run = nil
+		v.mu.Unlock()
+		close(run.done)
+		if err := s.release(held); err != nil {
+			s.opts.Log.Warn("closing what is served no more", "error", err)
+		}
+	})
+	return run
+}
+
+func (s *Server) hashNow(b *blob) (_ stamp, err error) {
+	select {
+	case s.hashing <- struct{}{}:
+		defer func() { <-s.hashing }()
+	case <-s.life.Done():
+		return stamp{}, context.Cause(s.life)
+	}
+	f, off, size, err := frozen{b.home}.Section(s.life, b.digest)
+	if err != nil {
+		return stamp{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	before, err := stampOf(f)
+	if err != nil {
+		return stamp{}, err
+	}
+	rc := layout.VerifyReader(s.life, part(f, off, size), b.descriptor())
+	_, err = io.CopyBuffer(io.Discard, onlyReader{rc}, make([]byte, 256<<10))
+	return before, s.judge(b, f, before, err)
+}
+
+// judge draws the conclusion from a read of all of f that ended with err.
+func (s *Server) judge(b *blob, f *os.File, before stamp, err error) error {
+	after, statErr := stampOf(f)
+	switch {
+	case statErr != nil:
+		return errors.Join(err, statErr)
+	case after != before:
+		return fmt.Errorf("%s: blob %s: %w: the file was written while it was read", b.home.src, b.digest, layout.ErrMismatch)
+	case err == nil:
+		s.metrics.verified.Add(1)
+		s.metrics.verifiedBytes.Add(b.size)
+		b.state.learn(before, true)
+	case errors.Is(err, layout.ErrMismatch):
+		s.metrics.damaged.Add(1)
+		b.state.learn(before, false)
+		err = fmt.Errorf("%s: %w", b.home.src, err)
+	}
+	return err
+}
+
+func (b *blob) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: b.digest, Size: b.size}
+}
+
+// part returns size bytes of f from off on. Closing it does not close f.
+func part(f *os.File, off, size int64) io.ReadCloser {
+	return io.NopCloser(io.NewSectionReader(f, off, size))
+}
+
+// onlyReader hides everything but Read.
+type onlyReader struct{ io.Reader }
+
+// damaged is the error for content that was found damaged before.
+func damaged(b *blob) error {
+	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, layout.ErrMismatch)
+}
