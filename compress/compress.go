@@ -1,34 +1,43 @@
 // Package compress reads and writes the gzip and zstd streams that image layers
 // and .oci tarballs are stored in. It takes an io.Reader or io.Writer and gives
-// one back, and knows no OCI type.
+// one back, and knows no OCI type. Xz and bzip2 are read, for import, and never
+// written: layers may not be either (image-spec, layer.md, "Layer media types").
 //
 // # Written bytes
 //
 // [NewWriter] writes the same bytes for the same input, format and level on any
 // machine: the number of cores, the sizes of the writes and the clock do not
-// reach the output. Another version of github.com/klauspost/compress may write
-// other bytes, so the tests of this package pin their digests.
+// reach the output. What does, beside these three, is the version of the library
+// that compresses and the size of the pieces in which it does so, and
+// [EncoderOf] names both. The tests of this package pin digests of the output,
+// so that no upgrade moves them unseen.
+//
+// Gzip is one member, compressed in blocks of 1 MiB which may refer to the 32
+// KiB before them. Zstd is one frame for each 8 MiB of input, with its size and
+// a checksum, and after two or more of them the seek table of zstd's seekable
+// format, in a skippable frame (RFC 8878, section 3.1.2): all decoders take
+// frames one after the other, and pass over that table. [SeekTable] reads it.
 //
 // # Hostile input
 //
-// [NewReader] bounds the memory of a decoder (a zstd window of 128 MiB), the
-// number of bytes that come out and their ratio to the bytes that went in. One
-// reader takes up to about 140 MiB for a stream with the largest window, and
-// about 10 MiB for one as "zstd -3" writes it.
+// [NewReader] bounds the memory of a decoder (a window or dictionary of 128
+// MiB), the number of bytes that come out and their ratio to the bytes that went
+// in. One reader takes up to about 140 MiB for a stream with the largest window,
+// and about 10 MiB for one as "zstd -3" writes it.
 package compress
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 )
 
 // A Format is how a stream is compressed.
 type Format int
 
-// The formats that [Detect] can tell. Xz and Bzip2 are recognized so that an
-// error can name them; neither is read or written.
+// The formats that [Detect] can tell. Xz and Bzip2 are only read.
 const (
 	None Format = iota
 	Gzip
@@ -46,7 +55,7 @@ var (
 	ErrCorrupt = errors.New("corrupt compressed data")
 
 	// ErrLimit reports a stream that passes a limit of [ReaderOptions] or asks
-	// for a larger zstd window than [MaxWindow].
+	// for a larger window or dictionary than [MaxWindow].
 	ErrLimit = errors.New("compressed data passes a limit")
 )
 
@@ -83,13 +92,18 @@ func ParseFormat(s string) (Format, error) {
 }
 
 // FormatOfName returns the format that the ending of a file name stands for:
-// Gzip for .gz and .tgz, Zstd for .zst and .zstd, else None.
+// Gzip for .gz and .tgz, Zstd for .zst, .zstd and .tzst, Xz for .xz and .txz,
+// Bzip2 for .bz2 and .tbz2, else None.
 func FormatOfName(name string) Format {
-	switch {
-	case strings.HasSuffix(name, ".gz"), strings.HasSuffix(name, ".tgz"):
+	switch strings.ToLower(path.Ext(name)) {
+	case ".gz", ".tgz":
 		return Gzip
-	case strings.HasSuffix(name, ".zst"), strings.HasSuffix(name, ".zstd"):
+	case ".zst", ".zstd", ".tzst":
 		return Zstd
+	case ".xz", ".txz":
+		return Xz
+	case ".bz2", ".tbz2":
+		return Bzip2
 	}
 	return None
 }
@@ -112,7 +126,7 @@ func Detect(prefix []byte) Format {
 		return Zstd
 	case bytes.HasPrefix(prefix, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
 		return Xz
-	case bytes.HasPrefix(prefix, []byte("BZh")):
+	case len(prefix) >= 4 && bytes.HasPrefix(prefix, []byte("BZh")) && prefix[3] >= '1' && prefix[3] <= '9':
 		return Bzip2
 	}
 	return None

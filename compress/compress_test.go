@@ -26,6 +26,7 @@ func TestDetect(t *testing.T) {
 		{"xz", "\xfd7zXZ\x00", compress.Xz},
 		{"xz cut short", "\xfd7zXZ", compress.None},
 		{"bzip2", "BZh91A", compress.Bzip2},
+		{"text that begins like bzip2", "BZhang", compress.None},
 		{"tar", "oci-layout\x00\x00", compress.None},
 		{"json", `{"schemaVersion":2}`, compress.None},
 	} {
@@ -83,6 +84,10 @@ func TestFormatOfName(t *testing.T) {
 		{"app.tgz", compress.Gzip},
 		{"app.oci.zst", compress.Zstd},
 		{"app.tar.zstd", compress.Zstd},
+		{"app.tar.xz", compress.Xz},
+		{"app.TXZ", compress.Xz},
+		{"app.tar.bz2", compress.Bzip2},
+		{"app.tbz2", compress.Bzip2},
 		{"gz", compress.None},
 		{"app.gz.oci", compress.None},
 		{"", compress.None},

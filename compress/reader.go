@@ -2,18 +2,21 @@ package compress
 
 import (
 	"bufio"
+	"compress/bzip2"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/therootcompany/xz"
 )
 
 // The default limits of a reader.
 const (
-	// MaxWindow is the largest zstd window that is decoded. It is the limit of
-	// "zstd -d" and what "zstd --ultra -22" needs.
+	// MaxWindow is the largest window of zstd, or dictionary of xz, that is
+	// decoded. It is the limit of "zstd -d" and what "zstd --ultra -22" needs;
+	// "xz -9" needs half of it.
 	MaxWindow = 128 << 20 // 128 MiB
 
 	// DefaultMaxBytes is how many bytes a reader gives by default.
@@ -41,7 +44,8 @@ type ReaderOptions struct {
 	// OneMember refuses data after the first member of a gzip stream. RFC 1952,
 	// section 2.2, lets members follow each other, and layers use that
 	// (eStargz), so it is off by default. Frames of zstd may follow each other
-	// in any case: pzstd and zstd:chunked write one per chunk.
+	// in any case, for [NewWriter], pzstd and zstd:chunked write one per chunk,
+	// and so may streams of xz and bzip2.
 	OneMember bool
 }
 
@@ -110,6 +114,14 @@ func newReader(r io.Reader, f Format, opts *ReaderOptions, floor int64) (io.Read
 			return nil, d.explain(err)
 		}
 		d.r, d.close = zr, func() error { zr.Close(); return nil }
+	case Xz:
+		zr, err := xz.NewReader(d.src, MaxWindow)
+		if err != nil {
+			return nil, d.explain(err)
+		}
+		d.r = zr
+	case Bzip2:
+		d.r = bzip2.NewReader(d.src)
 	default:
 		return nil, fmt.Errorf("%w: %s", ErrUnsupported, f)
 	}
@@ -192,6 +204,8 @@ func (d *reader) explain(err error) error {
 		return io.EOF
 	case d.format == None:
 		return err
+	case errors.Is(err, xz.ErrMemlimit):
+		return fmt.Errorf("%w: xz dictionary above %d MiB", ErrLimit, MaxWindow>>20)
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return fmt.Errorf("%w: zstd window above %d MiB", ErrLimit, MaxWindow>>20)
 	}

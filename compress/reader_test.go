@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"runtime"
 	"testing"
 	"testing/iotest"
@@ -20,6 +21,16 @@ func read(in io.Reader, f compress.Format, opts *compress.ReaderOptions) ([]byte
 	}
 	defer r.Close()
 	return io.ReadAll(r)
+}
+
+// fixture returns sample(20000) as another program has compressed it.
+func fixture(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // zstdFrame returns a frame with blocks of 128 KiB of zeros as run-length
@@ -46,6 +57,7 @@ func TestReaderRefuses(t *testing.T) {
 		return b
 	}
 	cat := func(bs ...[]byte) []byte { return bytes.Join(bs, nil) }
+	x, bz := fixture(t, "sample.xz"), fixture(t, "sample.bz2")
 	one := &compress.ReaderOptions{OneMember: true}
 	for _, tt := range []struct {
 		name string
@@ -78,8 +90,22 @@ func TestReaderRefuses(t *testing.T) {
 		{"zstd window of 256 MiB", zstdFrame(28, 1), compress.Zstd, nil, compress.ErrLimit},
 		{"zstd window of 2 TiB", zstdFrame(41, 1), compress.Zstd, nil, compress.ErrLimit},
 		{"plain over the limit", in, compress.None, &compress.ReaderOptions{MaxBytes: 10}, compress.ErrLimit},
-		{"xz", []byte("\xfd7zXZ\x00"), compress.Xz, nil, compress.ErrUnsupported},
-		{"bzip2", []byte("BZh9"), compress.Bzip2, nil, compress.ErrUnsupported},
+		{"xz empty", nil, compress.Xz, nil, compress.ErrCorrupt},
+		{"xz cut in the header", x[:6], compress.Xz, nil, compress.ErrCorrupt},
+		{"xz cut in the data", x[:len(x)/2], compress.Xz, nil, compress.ErrCorrupt},
+		{"xz without its end", x[:len(x)-1], compress.Xz, nil, compress.ErrCorrupt},
+		{"xz with a wrong check", flip(x, len(x)-40), compress.Xz, nil, compress.ErrCorrupt},
+		{"xz with junk behind", cat(x, []byte("junk")), compress.Xz, nil, compress.ErrCorrupt},
+		{"xz over the limit", x, compress.Xz, &compress.ReaderOptions{MaxBytes: 19999}, compress.ErrLimit},
+		{"xz dictionary of 192 MiB", fixture(t, "dict192.xz"), compress.Xz, nil, compress.ErrLimit},
+		{"bzip2 empty", nil, compress.Bzip2, nil, compress.ErrCorrupt},
+		{"bzip2 cut in the header", bz[:3], compress.Bzip2, nil, compress.ErrCorrupt},
+		{"bzip2 cut in the data", bz[:len(bz)/2], compress.Bzip2, nil, compress.ErrCorrupt},
+		{"bzip2 without its end", bz[:len(bz)-1], compress.Bzip2, nil, compress.ErrCorrupt},
+		{"bzip2 with a wrong checksum", flip(bz, len(bz)-3), compress.Bzip2, nil, compress.ErrCorrupt},
+		{"bzip2 with junk behind", cat(bz, []byte("junk")), compress.Bzip2, nil, compress.ErrCorrupt},
+		{"bzip2 over the limit", bz, compress.Bzip2, &compress.ReaderOptions{MaxBytes: 19999}, compress.ErrLimit},
+		{"unknown", in, 99, nil, compress.ErrUnsupported},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := read(bytes.NewReader(tt.in), tt.f, tt.opts)
@@ -99,6 +125,7 @@ func TestReaderAccepts(t *testing.T) {
 	zs := pack(t, in, compress.Zstd, 0, len(in))
 	cat := func(bs ...[]byte) []byte { return bytes.Join(bs, nil) }
 	skippable := []byte{0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'a', 'b', 'c'}
+	x, bz, small := fixture(t, "sample.xz"), fixture(t, "sample.bz2"), sample(20000)
 	exact := &compress.ReaderOptions{MaxBytes: int64(len(in))}
 	for _, tt := range []struct {
 		name string
@@ -117,6 +144,12 @@ func TestReaderAccepts(t *testing.T) {
 		{"zstd with skippable frames", cat(skippable, zs, skippable), compress.Zstd, nil, in},
 		{"zstd, exactly the limit", zs, compress.Zstd, exact, in},
 		{"zstd window of 128 MiB", zstdFrame(27, 1), compress.Zstd, nil, make([]byte, 128<<10)},
+		{"xz", x, compress.Xz, &compress.ReaderOptions{MaxBytes: 20000}, small},
+		{"xz of blocks, with sha256", fixture(t, "blocks.xz"), compress.Xz, nil, small},
+		{"xz with filters", fixture(t, "filters.xz"), compress.Xz, nil, small},
+		{"xz of two streams and padding", cat(x, make([]byte, 8), x, make([]byte, 4)), compress.Xz, nil, cat(small, small)},
+		{"bzip2", bz, compress.Bzip2, &compress.ReaderOptions{MaxBytes: 20000}, small},
+		{"bzip2 of two streams", cat(bz, bz), compress.Bzip2, nil, cat(small, small)},
 		{"no limits", gz, compress.Gzip, &compress.ReaderOptions{MaxBytes: -1, MaxRatio: -1}, in},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -178,8 +211,16 @@ var errSource = errors.New("the source failed")
 // digest from a bad archive by it.
 func TestReaderSourceFails(t *testing.T) {
 	in := sample(300 << 10)
-	for _, f := range []compress.Format{compress.None, compress.Gzip, compress.Zstd} {
-		z := pack(t, in, f, 0, len(in))
+	for _, f := range []compress.Format{compress.None, compress.Gzip, compress.Zstd, compress.Xz, compress.Bzip2} {
+		var z []byte
+		switch f {
+		case compress.Xz:
+			z = fixture(t, "sample.xz")
+		case compress.Bzip2:
+			z = fixture(t, "sample.bz2")
+		default:
+			z = pack(t, in, f, 0, len(in))
+		}
 		for _, at := range []int{0, 3, len(z) / 2, len(z) - 1, len(z)} {
 			for _, opts := range []*compress.ReaderOptions{nil, {OneMember: true}} {
 				src := io.MultiReader(bytes.NewReader(z[:at]), iotest.ErrReader(errSource))
@@ -215,6 +256,7 @@ func FuzzReader(f *testing.F) {
 	gz, zs := pack(f, in, compress.Gzip, 0, 5000), pack(f, in, compress.Zstd, 0, 5000)
 	for _, seed := range [][]byte{
 		nil, gz, zs, gz[:40], zs[:40], append(bytes.Clone(gz), gz...), append(bytes.Clone(zs), zs...),
+		fixture(f, "sample.xz"), fixture(f, "blocks.xz"), fixture(f, "filters.xz"), fixture(f, "sample.bz2"),
 		zstdFrame(28, 1), zstdFrame(17, 50), binary.LittleEndian.AppendUint32(nil, 0x184d2a50),
 	} {
 		f.Add(seed, false)
@@ -222,7 +264,7 @@ func FuzzReader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, one bool) {
 		const limit = 1 << 20
-		for _, format := range []compress.Format{compress.Gzip, compress.Zstd} {
+		for _, format := range []compress.Format{compress.Gzip, compress.Zstd, compress.Xz, compress.Bzip2} {
 			got, err := read(bytes.NewReader(data), format, &compress.ReaderOptions{MaxBytes: limit, OneMember: one})
 			if len(got) > limit {
 				t.Errorf("%v gives %d bytes over a limit of %d", format, len(got), limit)

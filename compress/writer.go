@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
 )
 
@@ -32,9 +31,13 @@ const maxGzipBlocks = 16
 // same bytes each: its encoder has four speeds. A format that is not written, or
 // a level that it lacks, is [ErrUnsupported].
 //
-// The bytes depend on the input, the format and the level only. The gzip header
+// The bytes depend on the input, the format, the level and [EncoderOf] only, and
+// all cores work on them. The gzip header
 // has no name and no time (MTIME 0, "no time stamp is available", RFC 1952,
 // section 2.3.1).
+//
+// One writer takes up to 16 MiB for each core, and 16 MiB more; all writers of
+// zstd together up to 256 MiB, and 16 MiB for each.
 //
 // Close must be called, also after an error: it ends the stream and the
 // goroutines that compress. It does not close w. An error of w may be reported by
@@ -58,13 +61,7 @@ func NewWriter(w io.Writer, f Format, level int) (io.WriteCloser, error) {
 		if level < 1 || level > 22 {
 			return nil, fmt.Errorf("%w: zstd has no level %d", ErrUnsupported, level)
 		}
-		return zstd.NewWriter(w,
-			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-			// Never the number of cores. Two lets the encoder write one block
-			// while it looks for matches in the next. WithConcurrentBlocks stays
-			// off: it makes the bytes depend on the machine.
-			zstd.WithEncoderConcurrency(2),
-			zstd.WithZeroFrames(true)) // an empty input must give a stream, too
+		return newZstdWriter(w, level)
 	}
 	return nil, fmt.Errorf("%w: %s", ErrUnsupported, f)
 }

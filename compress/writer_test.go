@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
 	"github.com/gardenlinux/gloci-layout/compress"
@@ -76,21 +79,23 @@ var golden = []struct {
 	want   string // sha256 of the output
 }{
 	{0, compress.Gzip, 0, "18cc39fce6d400d61490af9d0ee22138f8e8b0050ae6ef1ba78dc6ca38d611ca"},
-	{0, compress.Zstd, 0, "429ed24358dddc6eff5fcf1c9a514fb568dcba9e383d8c065353b0446064bc1f"},
+	{0, compress.Zstd, 0, "6fb8543883dafcc2ed0934866b8b3f775231f5b0933add08bf502e9e84944cbd"},
 	{1, compress.Gzip, 0, "e001e149e20f8d339c59b9c98a2089ed6f91c4ee1d1d675037c5ae2d1ebed964"},
 	{1, compress.Zstd, 0, "ea67e7b43df2d2f189c63e65483ae53b44f8590fd8d48139b83855797128f4b0"},
 	{1 << 20, compress.Gzip, 0, "aceb58fa680f061f7c8dddf6e6a59589d958f81bcc002d8adaaa501615100719"},
 	{2<<20 + 17, compress.Gzip, 0, "fa03554747d1edfacd13664301ee9ebd62556bf88d467bfa47d606d01ea6eb85"},
 	{2<<20 + 17, compress.Gzip, 1, "cffcaa21103c14695af8ce8b04f79858fe1b3e32201138fab1dc039fab4f7005"},
 	{2<<20 + 17, compress.Gzip, 9, "04ee455be45b7f98e05defa853fe2ac96700acfababa3223213a3aa3af84bc8f"},
-	{2<<20 + 17, compress.Zstd, 0, "6680c04acf584cda6eb205cc6a670cb475be41833e70bf520e510f831b86f9e2"},
-	{2<<20 + 17, compress.Zstd, 1, "628e1d47ec8cfe36055bde19083ae86aa925bfc6636f918cff0dd1b95c5eeb8e"},
-	{2<<20 + 17, compress.Zstd, 7, "252df85f07980ce14edcb46178f25c3b4830a95a0da9a53faa43a6a7c5a0fad7"},
-	{2<<20 + 17, compress.Zstd, 19, "a460c394316a4b097ca33c41190b9c0a40d4c0a8570d31b0866e806ea06b1afe"},
+	{2<<20 + 17, compress.Zstd, 0, "e8be5686ddf6ade505526746f843333829c06d092b3e147d2855a318403f2c56"},
+	{2<<20 + 17, compress.Zstd, 1, "54557c816e8c647ac3a28942d48354b8c94c70a9bcc8718e33a652138d18c10f"},
+	{2<<20 + 17, compress.Zstd, 7, "e069ca91b407c148af70c8214081f12b73787e146989b99454c59db7b77284c5"},
+	{compress.ZstdFrame, compress.Zstd, 0, "45ccffbd9c276f94d1bfe19249f0fbba7d8490e2fc112cf4dbacd65b8037b9eb"},
+	{compress.ZstdFrame + 1, compress.Zstd, 0, "b45674caae65a1734db4f614f83ee8c0b2b88e1cf478acdceb0b78cefef0e9a7"},
+	{2<<20 + 17, compress.Zstd, 19, "e16dbf70f44dcba4d4451e3c5cadcaf3f3fe33a9f6697c82fcae1775f4917bf1"},
 }
 
 func TestWriterGolden(t *testing.T) {
-	in := sample(2<<20 + 17)
+	in := sample(compress.ZstdFrame + 17)
 	for _, tt := range golden {
 		t.Run(fmt.Sprintf("%s-%d of %d", tt.format, tt.level, tt.size), func(t *testing.T) {
 			out := pack(t, in[:tt.size], tt.format, tt.level, 1<<20)
@@ -107,23 +112,120 @@ func TestWriterGolden(t *testing.T) {
 	}
 }
 
-// The number of cores and the sizes of writes must not reach the bytes.
+// The number of cores and the sizes of writes must not reach the bytes, nor
+// what other writers do. Of zstd, the levels between have the bytes of these.
+// With GLOCI_BIG=1 each level is tried in all ways.
 func TestWriterSameBytes(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	in := sample(2<<20 + 123)
-	for _, f := range []compress.Format{compress.Gzip, compress.Zstd} {
-		for _, level := range []int{1, 0} {
+	big := os.Getenv("GLOCI_BIG") == "1"
+	in := sample(compress.ZstdFrame + 123)
+	for _, tt := range []struct {
+		f      compress.Format
+		size   int
+		levels []int
+	}{
+		{compress.Gzip, 3<<20 + 123, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		{compress.Zstd, compress.ZstdFrame + 123, []int{1, 3, 6, 10}},
+	} {
+		for _, level := range tt.levels {
+			in := in[:tt.size]
+			if level >= 6 && tt.f == compress.Zstd && !big {
+				continue // seconds for each; the golden bytes are those of several machines
+			}
 			runtime.GOMAXPROCS(1)
-			want := pack(t, in, f, level, 1<<20)
-			for _, procs := range []int{1, 2, 16} {
-				runtime.GOMAXPROCS(procs)
-				for _, chunk := range []int{4093, 1<<20 + 1, len(in)} {
-					if got := pack(t, in, f, level, chunk); !bytes.Equal(got, want) {
-						t.Errorf("%v level %d: %d cores, writes of %d: other bytes", f, level, procs, chunk)
+			want := pack(t, in, tt.f, level, 1<<20)
+			procs, chunks := []int{1, 2, 16}, []int{4093, 1<<20 + 1, len(in)}
+			for i, n := range procs {
+				runtime.GOMAXPROCS(n)
+				for j, chunk := range chunks {
+					if i != j && !big {
+						continue
+					}
+					if got := pack(t, in, tt.f, level, chunk); !bytes.Equal(got, want) {
+						t.Errorf("%v level %d: %d cores, writes of %d: other bytes", tt.f, level, n, chunk)
 					}
 				}
 			}
+			if level != 3 && !big {
+				continue
+			}
+			var g errgroup.Group
+			for range 3 {
+				g.Go(func() error {
+					if got := pack(t, in, tt.f, level, len(in)); !bytes.Equal(got, want) {
+						t.Errorf("%v level %d: other bytes beside other writers", tt.f, level)
+					}
+					return nil
+				})
+			}
+			_ = g.Wait() // it has no error
 		}
+	}
+}
+
+// The levels of zstd that are said to be the same, are.
+func TestZstdLevels(t *testing.T) {
+	in := sample(100 << 10)
+	for _, levels := range [][]int{{1, 2}, {3, 0, 4, 5}, {6, 7, 8, 9}, {10, 11, 19, 22}} {
+		want := pack(t, in, compress.Zstd, levels[0], len(in))
+		for _, level := range levels[1:] {
+			if got := pack(t, in, compress.Zstd, level, len(in)); !bytes.Equal(got, want) {
+				t.Errorf("level %d writes other bytes than level %d", level, levels[0])
+			}
+		}
+	}
+}
+
+// Many writers that get their input in turns share what memory there is for
+// frames; none may wait for another that waits for input.
+func TestZstdWritersShare(t *testing.T) {
+	in := bytes.Repeat([]byte("0123456789abcdef"), compress.ZstdFrame/16)
+	writers := make([]io.WriteCloser, 18) // 16 frames are shared
+	outs := make([]bytes.Buffer, len(writers))
+	for i := range writers {
+		w, err := compress.NewWriter(&outs[i], compress.Zstd, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writers[i] = w
+	}
+	for _, w := range writers {
+		if _, err := w.Write(in); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("x")); err != nil { // the next frame has begun
+			t.Fatal(err)
+		}
+	}
+	for i, w := range writers {
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(outs[i].Bytes(), outs[0].Bytes()) {
+			t.Errorf("writer %d has written other bytes", i)
+		}
+	}
+}
+
+// What fixes the bytes is what is recorded.
+func TestEncoderOf(t *testing.T) {
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f, block := range map[compress.Format]int64{compress.Gzip: 1 << 20, compress.Zstd: 8 << 20} {
+		e := compress.EncoderOf(f)
+		if e.Format != f || e.Block != block {
+			t.Errorf("EncoderOf(%v) = %+v", f, e)
+		}
+		for _, module := range strings.Split(e.Library, ", ") {
+			if !strings.Contains(string(mod), "\t"+module+"\n") {
+				t.Errorf("go.mod has not %q", module)
+			}
+		}
+	}
+	if e := compress.EncoderOf(compress.Xz); e.Library != "" {
+		t.Errorf("EncoderOf(xz) = %+v", e)
 	}
 }
 

@@ -91,8 +91,8 @@ type Archive struct {
 // [layout.ErrNotFound]. One that is no archive of a layout is
 // [layout.ErrNotLayout]: no tar archive at all, or without oci-layout or
 // index.json. See the comment of the package for other errors. A compressed
-// archive that passes a limit, is damaged, or is compressed in another way than
-// gzip or zstd is [layout.ErrInvalid] and the error of package compress.
+// archive may be of gzip, zstd, xz or bzip2; one that passes a limit or is damaged
+// is [layout.ErrInvalid] and the error of package compress.
 //
 // An archive that is split is opened by its manifest, file.parts.json, or by the
 // name that it has as a whole where that is not there; see [parts.Open].

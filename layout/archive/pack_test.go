@@ -99,7 +99,7 @@ func TestPackGolden(t *testing.T) {
 		{"one ref name", &archive.PackOptions{RefNames: []string{"1.0"}}, "e848af4c585f745115fa37f0777a4b6dff42b265a4d1887737b2fc40968f55f2"},
 		{"one ref name alone", &archive.PackOptions{RefNames: []string{"1.0"}, NoReferrers: true}, "97b98362e78df375ac4e2ea29e9d4027bb64249414c772fd8fca67e1a0c758d1"},
 		{"gzip", &archive.PackOptions{Compression: compress.Gzip}, "186c0f9f60b12f14e7b8ec6c482bce9755a666e44856e3c914fd2f480efa2a79"},
-		{"zstd", &archive.PackOptions{Compression: compress.Zstd}, "f4ce325f999fc5e965dbfbaa64efe54de2142e30f66c40f6da935b931fd65850"},
+		{"zstd", &archive.PackOptions{Compression: compress.Zstd}, "964038e34ee4d359472bd5badbb0a0c93ef5787eee0a84fccac0a9c540e7dc2e"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(packed(t, l, tt.opts))); got != tt.want {
 			t.Errorf("%s: sha256 = %s, want %s", tt.name, got, tt.want)

@@ -61,6 +61,11 @@ func StageTar(ctx context.Context, s *layout.Stage, path string, f compress.Form
 		return Layer{}, err
 	}
 	defer stop()
+	return stageAnew(ctx, s, path, in, f)
+}
+
+// stageAnew stages the tar archive in, from the file path, in format f.
+func stageAnew(ctx context.Context, s *layout.Stage, path string, in *file, f compress.Format) (Layer, error) {
 	raw, err := compress.NewReader(in, in.format)
 	if err != nil {
 		return Layer{}, fmt.Errorf("%s: %w", path, err)
@@ -71,13 +76,17 @@ func StageTar(ctx context.Context, s *layout.Stage, path string, f compress.Form
 }
 
 // StageLayer stages the file path, a tar archive, plain or compressed, as the
-// layer that it is: its bytes stay.
+// layer that it is: its bytes stay. Only one in xz or bzip2, which no layer may
+// be (layer.md, "Layer media types"), is compressed anew, with gzip.
 func StageLayer(ctx context.Context, s *layout.Stage, path string) (Layer, error) {
 	in, stop, err := openFile(ctx, path)
 	if err != nil {
 		return Layer{}, err
 	}
 	defer stop()
+	if mediaTypes[in.format] == "" {
+		return stageAnew(ctx, s, path, in, compress.Gzip)
+	}
 	pr, pw := io.Pipe()
 	diffID := digest.SHA256.Digester()
 	var g errgroup.Group
@@ -247,9 +256,5 @@ func openFile(ctx context.Context, path string) (in *file, stop func(), err erro
 		return nil, nil, err
 	}
 	in = &file{io.MultiReader(bytes.NewReader(prefix[:n]), &interruptible{canceled, f}), compress.Detect(prefix[:n])}
-	if in.format != compress.None && mediaTypes[in.format] == "" {
-		stop()
-		return nil, nil, named(path, fmt.Errorf("%w: %s", compress.ErrUnsupported, in.format))
-	}
 	return in, stop, nil
 }

@@ -65,7 +65,8 @@ func TestStageErrors(t *testing.T) {
 		"cut gzip":         {write(t, gz[:len(gz)-9]), compress.ErrCorrupt},
 		"gzip of text":     {write(t, compressed(t, []byte(strings.Repeat("no tar\n", 1000)), compress.Gzip)), layout.ErrInvalid},
 		"bytes after gzip": {write(t, append(bytes.Clone(gz), "more"...)), compress.ErrCorrupt},
-		"xz":               {write(t, []byte("\xfd7zXZ\x00 and so on")), compress.ErrUnsupported},
+		"xz":               {write(t, []byte("\xfd7zXZ\x00 and so on")), compress.ErrCorrupt},
+		"bzip2":            {write(t, []byte("BZh91 and so on")), compress.ErrCorrupt},
 		"device":           {os.DevNull, layout.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
