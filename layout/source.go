@@ -43,6 +43,28 @@ type Sectioner interface {
 	Section(ctx context.Context, d digest.Digest) (f *os.File, off, size int64, err error)
 }
 
+// A Partial is a [Source] that may lack blobs which it knows of, as the delta of
+// an archive does.
+type Partial interface {
+	// Partial says what is elsewhere; nil if nothing is.
+	Partial() *Parts
+}
+
+// Parts are what belongs to a [Partial] beside the blobs that it stores.
+type Parts struct {
+	Expected  []BlobInfo // blobs that another source must have, sorted by digest
+	Elsewhere []BlobInfo // blobs of the whole that are not stored here
+	Others    []Part     // files that are no blobs
+}
+
+// A Part is a file of a [Partial] that is no blob.
+type Part struct {
+	Path string
+	BlobInfo
+	// Open opens the file; it is verified when it is read.
+	Open func(ctx context.Context) (io.ReadCloser, error)
+}
+
 // A BlobInfo is a blob as it is stored.
 type BlobInfo struct {
 	Digest digest.Digest

@@ -54,13 +54,18 @@ type VerifyResult struct {
 	Documents    int       // manifests and indexes read
 	Bytes        int64     // hashed
 	Unreferenced int       // blobs that nothing names: no damage
+
+	// Of a [Partial]: what is expected elsewhere, in blobs and bytes. It was not
+	// looked for, which is no damage.
+	Expected      int
+	ExpectedBytes int64
 }
 
 // Verify hashes every blob of src, reads every manifest and index, and reports
 // all damage. An error means that it could not look, as with an unreadable
 // index.json; damage is no error.
 func Verify(ctx context.Context, src Source, opts *VerifyOptions) (*VerifyResult, error) {
-	v := verifier{src: src, result: &VerifyResult{}, stored: map[digest.Digest]int64{}, named: map[digest.Digest]bool{}, wrong: map[claim]bool{}}
+	v := verifier{src: src, result: &VerifyResult{}, stored: map[digest.Digest]int64{}, elsewhere: map[digest.Digest]int64{}, named: map[digest.Digest]bool{}, wrong: map[claim]bool{}}
 	if opts != nil {
 		v.opts = *opts
 	}
@@ -80,6 +85,9 @@ func Verify(ctx context.Context, src Source, opts *VerifyOptions) (*VerifyResult
 	if err := v.hash(ctx); err != nil {
 		return nil, err
 	}
+	if err := v.hashOthers(ctx); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(v.result.Findings, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Kind, b.Kind), strings.Compare(a.Detail, b.Detail))
 	})
@@ -92,6 +100,9 @@ type verifier struct {
 	stored map[digest.Digest]int64 // sizes
 	named  map[digest.Digest]bool
 	wrong  map[claim]bool // reported
+
+	elsewhere map[digest.Digest]int64 // sizes of what the source lacks and knows of
+	others    []Part
 
 	mu     sync.Mutex
 	result *VerifyResult
@@ -121,6 +132,9 @@ func (v *verifier) list(ctx context.Context) error {
 			v.stored[info.Digest] = -1
 		}
 	}
+	if p, ok := v.src.(Partial); ok {
+		v.partial(p.Partial())
+	}
 	l, ok := v.src.(*Layout)
 	if !ok {
 		return nil // other sources refuse what does not belong when they are opened
@@ -130,6 +144,21 @@ func (v *verifier) list(ctx context.Context) error {
 		v.report(Finding{Kind: FindingStray, Path: path, Detail: "no blob has such a name"})
 	}
 	return err
+}
+
+// partial takes stock of what is elsewhere.
+func (v *verifier) partial(p *Parts) {
+	if p == nil {
+		return
+	}
+	for _, info := range p.Elsewhere {
+		v.elsewhere[info.Digest] = info.Size
+	}
+	for _, info := range p.Expected {
+		v.result.Expected++
+		v.result.ExpectedBytes += info.Size
+	}
+	v.others = p.Others
 }
 
 // strays returns what stands in blobs/ under names that no blob has.
@@ -191,7 +220,9 @@ func (v *verifier) walk(ctx context.Context, roots []ocispec.Descriptor) error {
 		}
 		v.named[n.Desc.Digest] = true
 		size, stored := v.stored[n.Desc.Digest]
+		_, elsewhere := v.elsewhere[n.Desc.Digest]
 		switch {
+		case elsewhere: // sizes reports what is wrong
 		case n.Absent || n.Desc.Data != nil && !stored:
 		case stored && size != n.Desc.Size: // sizes or list reports it
 		case err != nil && errors.Is(err, ErrMismatch): // hash reports it
@@ -216,6 +247,9 @@ func (v *verifier) walk(ctx context.Context, roots []ocispec.Descriptor) error {
 func (v *verifier) sizes(descs []ocispec.Descriptor, where string) {
 	for _, desc := range descs {
 		size, stored := v.stored[desc.Digest]
+		if other, ok := v.elsewhere[desc.Digest]; ok {
+			size, stored = other, true
+		}
 		wrong := claim{desc.Digest, desc.Size}
 		if !stored || size < 0 || size == desc.Size || v.wrong[wrong] {
 			continue
@@ -302,6 +336,27 @@ func (v *verifier) hashOne(ctx context.Context, desc ocispec.Descriptor, buf []b
 	v.result.Bytes += desc.Size
 	v.mu.Unlock()
 	v.opts.Progress(Event{Kind: "done", Desc: desc})
+	return nil
+}
+
+// hashOthers reads the files that are no blobs.
+func (v *verifier) hashOthers(ctx context.Context) error {
+	for _, part := range v.others {
+		desc := ocispec.Descriptor{Digest: part.Digest, Size: part.Size}
+		v.opts.Progress(Event{Kind: "start", Desc: desc})
+		rc, err := part.Open(ctx)
+		if err == nil {
+			_, err = io.Copy(io.Discard, rc)
+			err = errors.Join(err, rc.Close())
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			v.report(Finding{Kind: kindOf(err), Path: part.Path, Detail: err.Error(), Err: err})
+		}
+		v.opts.Progress(Event{Kind: "done", Desc: desc})
+	}
 	return nil
 }
 

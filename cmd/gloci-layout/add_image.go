@@ -14,6 +14,7 @@ import (
 
 func newAddImageCommand(e *env) *cli.Command {
 	var opts addImageOptions
+	opts.from.ownBase = true
 	return &cli.Command{
 		Name: "image", Usage: "add images or artifacts of other sources, or make an image of a root file system", ArgsUsage: "LAYOUT [SOURCE...]",
 		Description: "Copies what each SOURCE names, with all that belongs to it and all that refers to it, such as signatures and SBOMs, unless --no-referrers; " +
@@ -76,6 +77,7 @@ func runAddImage(c *cli.Context, e *env, opts *addImageOptions) error {
 	var changes []changeResult
 	err = e.stage(ctx, layoutPath(c.Args().First()), func(s *layout.Stage) error {
 		var descs, referrers []ocispec.Descriptor
+		opts.from.impliesBase(s)
 		for _, operand := range c.Args().Tail() {
 			err := opts.from.with(c, e, operand, func(src layout.Source, ref layout.Reference) error {
 				found, along, err := copyFrom(ctx, e, s, src, ref, opts)

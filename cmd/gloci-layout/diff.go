@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
 	"github.com/gardenlinux/gloci-layout/layout/diff"
 	"github.com/gardenlinux/gloci-layout/layout/diff/filediff"
 	"github.com/gardenlinux/gloci-layout/layout/gardenlinux"
@@ -133,6 +134,9 @@ func runDiff(c *cli.Context, e *env, o *diffOptions) error {
 	}
 	a, b := c.Args().Get(0), c.Args().Get(1)
 	return o.from.with(c, e, a, func(srcA layout.Source, refA layout.Reference) error {
+		if delta.Lacks(srcA) == nil {
+			o.from.impliesBase(srcA)
+		}
 		return o.from.with(c, e, b, func(srcB layout.Source, refB layout.Reference) error {
 			sideA, sideB, err := sides(c.Context, srcA, refA, srcB, refB)
 			if err != nil {

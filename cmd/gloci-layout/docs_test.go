@@ -54,6 +54,7 @@ var objects = []cmdline.Object{
 	{Command: "gc", Note: "at the end", Value: gcResult{}},
 	{Command: "pack", Note: "unless FILE.oci is -", Value: packResult{}},
 	{Command: "unpack", Value: initResult{}},
+	{Command: "inventory", Note: "with -o", Value: inventoryResult{}},
 	{Command: "sync", Note: "one for each tag", Value: syncTagResult{}},
 	{Command: "sync", Note: "at the end", Value: syncResult{}},
 	{Command: "publish", Note: "one for each tag", Value: publishTagResult{}},

@@ -127,6 +127,7 @@ func (o *indexOptions) run(c *cli.Context, e *env, operands []string, fn func(tx
 	var changes []changeResult
 	var along []ocispec.Descriptor // referrers
 	err = e.stage(c.Context, layoutPath(c.Args().First()), func(s *layout.Stage) error {
+		o.from.impliesBase(s)
 		for i := range children {
 			if children[i].refName != "" || children[i].digest != "" {
 				continue

@@ -113,6 +113,7 @@ func newApp(e *env) *cli.App {
 			newGCCommand(e),
 			newPackCommand(e),
 			newUnpackCommand(e),
+			newInventoryCommand(e),
 			newSyncCommand(e),
 			newPullCommand(e),
 			newPublishCommand(e),

@@ -17,6 +17,7 @@ import (
 
 func newMergeCommand(e *env) *cli.Command {
 	var opts mergeOptions
+	opts.from.ownBase = true
 	return &cli.Command{
 		Name: "merge", Usage: "merge layouts, tarballs and repositories into one layout", ArgsUsage: "LAYOUT SOURCE...",
 		Description: "All sources are merged into LAYOUT in one transaction; their order makes no difference. " +
@@ -29,7 +30,8 @@ func newMergeCommand(e *env) *cli.Command {
 			"Conflicts are listed, one line each, and nothing is changed (exit status 6). " +
 			"--on-conflict ours takes what LAYOUT has, theirs what the sources have; sources that conflict among themselves " +
 			"where that does not decide are an error all the same.\n\n" +
-			"A SOURCE may have a ref name or a digest, to merge that alone, and what refers to it, unless --no-referrers.\n\n" + sourceHelp,
+			"A SOURCE may have a ref name or a digest, to merge that alone, and what refers to it, unless --no-referrers. " +
+			"A delta of pack --base finds in LAYOUT what it lacks, or in the SOURCE of --base.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "the `SOURCE` from which LAYOUT and the sources were made", Destination: &opts.base},
 			&cli.StringFlag{Name: "on-conflict", Usage: "what wins: `SIDE` ours or theirs", Destination: &opts.onConflict},
@@ -112,6 +114,7 @@ func runMerge(c *cli.Context, e *env, opts *mergeOptions) (err error) {
 	}
 	defer closeWith(&err, l.Close)
 	p := e.startProgress("merge", false)
+	opts.from.implied = func() ([]layout.Source, error) { return o.bases(l, opts.base) }
 	into.Copy = layout.CopyOptions{Progress: p.event, Link: opts.link}
 	result, err := merge.Into(c.Context, l, base, sources, &into)
 	p.stop()
@@ -235,6 +238,10 @@ type opener struct {
 
 	mu   sync.Mutex
 	kept []layout.Source
+
+	base       sync.Once // that of a delta
+	baseSource layout.Source
+	baseErr    error
 }
 
 func (o *opener) source(operand string) (merge.Source, error) {
@@ -264,6 +271,27 @@ func (o *opener) source(operand string) (merge.Source, error) {
 		return src, nil
 	}
 	return s, nil
+}
+
+// bases returns what a delta among the sources may have its base in.
+func (o *opener) bases(l *layout.Layout, base string) ([]layout.Source, error) {
+	if base == "" {
+		return []layout.Source{l}, nil
+	}
+	o.base.Do(func() {
+		from := *o.from
+		from.impliesBase(l)
+		var ref layout.Reference
+		if ref, o.baseErr = parseSource(o.c, base); o.baseErr != nil {
+			return
+		}
+		if o.baseSource, o.baseErr = from.open(o.c, o.e, ref); o.baseErr == nil {
+			o.mu.Lock()
+			o.kept = append(o.kept, o.baseSource)
+			o.mu.Unlock()
+		}
+	})
+	return []layout.Source{l, o.baseSource}, o.baseErr
 }
 
 // close closes what was kept.

@@ -12,10 +12,12 @@ import (
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
 )
 
 func newPackCommand(e *env) *cli.Command {
 	var opts packOptions
+	opts.from.ownBase = true
 	return &cli.Command{
 		Name: "pack", Usage: "write a layout to one file", ArgsUsage: "SOURCE FILE.oci",
 		Description: "FILE.oci is a tar with index.json, oci-layout and all content that index.json reaches; - is stdout, and what was written is told on stderr then. " +
@@ -24,11 +26,16 @@ func newPackCommand(e *env) *cli.Command {
 			"FILE.oci appears whole or not at all.\n\n" +
 			"With --split there are parts FILE.oci.ID.001-of-NNN beside each other, at most 999, and the manifest FILE.oci.parts.json with their digests. " +
 			"Every command reads FILE.oci in place from them, verify checks them, also one alone, and cat joins them in the order of their names. " +
-			"A run that was interrupted or killed can be repeated: what is there by then is compared, and not written again.\n\n" + sourceHelp,
+			"A run that was interrupted or killed can be repeated: what is there by then is compared, and not written again.\n\n" +
+			"With --base FILE.oci is a delta: it holds only what the base lacks, and names what it expects there. " +
+			"The base is a source, or what inventory has written of one; given more than once, all of them together. " +
+			"A base that is a delta counts as the whole that it makes. " +
+			"verify, unpack, merge and all commands that read take a delta with --base SOURCE.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "ref", Usage: "pack only what the ref name `REFNAME` names"},
 			&cli.StringFlag{Name: "split", Usage: "write parts of `SIZE` bytes; K, M and G may follow the number. FAT takes 4095M", Destination: &opts.split},
 			&cli.BoolFlag{Name: "all", Usage: "pack blobs that nothing names too", Destination: &opts.all},
+			baseFlag("leave out what `SOURCE|INVENTORY` has"),
 			&cli.BoolFlag{Name: "no-referrers", Usage: "leave out what refers to SOURCE:REFNAME and what it names", Destination: &opts.noReferrers},
 			&cli.BoolFlag{Name: "sparse", Usage: "pack indexes with members that SOURCE lacks, as pull --sparse leaves them", Destination: &opts.sparse},
 			&cli.StringFlag{Name: "compress", Usage: "compress as `FORMAT` none, gzip or zstd", Destination: &opts.compress},
@@ -53,12 +60,17 @@ type packResult struct {
 	Size     int64         `json:"size" doc:"its size in bytes"`
 	Manifest string        `json:"manifest,omitempty" doc:"with --split, the manifest of the parts that the file is in"`
 	Parts    int           `json:"parts,omitempty" doc:"with --split, how many there are"`
+	Delta    *packDelta    `json:"delta,omitempty" doc:"with --base, what is expected there"`
 }
 
-func runPack(c *cli.Context, e *env, opts *packOptions) error {
+type packDelta struct {
+	Blobs int   `json:"blobs" doc:"how many blobs"`
+	Bytes int64 `json:"bytes" doc:"their size"`
+}
+
+func runPack(c *cli.Context, e *env, opts *packOptions) (err error) {
 	file := c.Args().Get(1)
 	po := archive.PackOptions{All: opts.all, NoReferrers: opts.noReferrers, Sparse: opts.sparse, Level: opts.level, Compression: compress.FormatOfName(file)}
-	var err error
 	if opts.compress != "" {
 		if po.Compression, err = compress.ParseFormat(opts.compress); err != nil {
 			return usagef(c, "--compress: %v", err)
@@ -89,6 +101,17 @@ func runPack(c *cli.Context, e *env, opts *packOptions) error {
 		err := usagef(c, "an archive is not written to a terminal")
 		return layout.WithHint(err, "redirect stdout, or name a file")
 	}
+	bases, err := opts.from.openBases(c, e, c.StringSlice("base"), true)
+	if err != nil {
+		return err
+	}
+	defer closeWith(&err, bases.close)
+	if c.IsSet("base") {
+		if po.Base, err = bases.inventory(c); err != nil {
+			return err
+		}
+		opts.from.implied = func() ([]layout.Source, error) { return bases.sources, nil }
+	}
 	return opts.from.with(c, e, c.Args().First(), func(src layout.Source, ref layout.Reference) error {
 		if ref.Digest != "" {
 			return usagef(c, "%s: pack takes ref names, no digests; give the content one with gloci-layout tag", ref)
@@ -110,36 +133,59 @@ func runPack(c *cli.Context, e *env, opts *packOptions) error {
 func packParts(ctx context.Context, e *env, src layout.Source, file string, partSize int64, po archive.PackOptions) error {
 	p := e.startProgress("pack", false)
 	po.Progress = p.event
+	r := packResult{File: file}
+	expected := r.describe(&po)
 	m, err := archive.PackParts(ctx, src, file, partSize, &po)
 	p.stop()
 	if err != nil {
 		return err
 	}
-	r := packResult{File: file, Digest: m.Digest, Size: m.Size, Manifest: file + layout.PartsSuffix, Parts: len(m.Parts)}
-	return e.confirm(r, "packed %s %s %s in %s", r.Manifest, r.Digest, size(r.Size), plural(r.Parts, "part"))
+	r.Digest, r.Size, r.Manifest, r.Parts = m.Digest, m.Size, file+layout.PartsSuffix, len(m.Parts)
+	return e.confirm(r, "packed %s %s %s in %s%s", r.Manifest, r.Digest, size(r.Size), plural(r.Parts, "part"), expected())
+}
+
+// describe has pack tell r of the delta that it makes. expected is what there is
+// to say of it in the end.
+func (r *packResult) describe(po *archive.PackOptions) (expected func() string) {
+	po.Describe = func(d *delta.Description) {
+		r.Delta = &packDelta{}
+		for _, info := range d.Needs() {
+			r.Delta.Blobs++
+			r.Delta.Bytes += info.Size
+		}
+	}
+	return func() string {
+		if r.Delta == nil {
+			return ""
+		}
+		return fmt.Sprintf("; %s, %s, expected at the base", plural(r.Delta.Blobs, "blob"), size(r.Delta.Bytes))
+	}
 }
 
 func pack(ctx context.Context, e *env, src layout.Source, file string, po archive.PackOptions) error {
 	p := e.startProgress("pack", false)
 	po.Progress = p.event
+	r := packResult{File: file}
+	expected := r.describe(&po)
 	if file == "-" {
-		return packStdout(ctx, e, src, po, p)
+		return packStdout(ctx, e, src, po, p, expected)
 	}
 	info, err := archive.PackFile(ctx, src, file, &po)
 	p.stop()
 	if err != nil {
 		return err
 	}
-	return e.confirm(packResult{File: file, Digest: info.Digest, Size: info.Size}, "packed %s %s %s", file, info.Digest, size(info.Size))
+	r.Digest, r.Size = info.Digest, info.Size
+	return e.confirm(r, "packed %s %s %s%s", file, info.Digest, size(info.Size), expected())
 }
 
 // packStdout tells on stderr what it wrote: stdout has the archive.
-func packStdout(ctx context.Context, e *env, src layout.Source, po archive.PackOptions, p *progress) error {
+func packStdout(ctx context.Context, e *env, src layout.Source, po archive.PackOptions, p *progress, expected func() string) error {
 	out := hashCounter{w: e.stdout, hash: digest.SHA256.Digester()}
 	err := archive.Pack(ctx, src, &out, &po)
 	p.stop()
 	if err == nil && !e.quiet {
-		_, err = fmt.Fprintf(e.stderr, "packed - %s %s\n", out.hash.Digest(), size(out.n))
+		_, err = fmt.Fprintf(e.stderr, "packed - %s %s%s\n", out.hash.Digest(), size(out.n), expected())
 	}
 	return err
 }

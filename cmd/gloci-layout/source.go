@@ -20,7 +20,9 @@ const sourceHelp = `SOURCE is a layout directory, an .oci file, or one of
   oci-archive:FILE[:REFNAME][@DIGEST]   an .oci file, plain, gzip or zstd, or its parts
   docker-archive:FILE[:NAME:TAG]        the output of docker save
   docker://HOST/REPO[:TAG][@DIGEST]     a repository of a registry
-  dir:DIR                               a directory as skopeo writes it`
+  dir:DIR                               a directory as skopeo writes it
+
+An .oci file that is a delta (pack --base) lacks what its base has: --base SOURCE names that.`
 
 // layoutPath is the directory of an operand that must be a layout directory.
 func layoutPath(operand string) string { return strings.TrimPrefix(operand, "oci:") }
@@ -58,10 +60,24 @@ func closeWith(err *error, fn func() error) {
 type sourceFlags struct {
 	follow   bool
 	registry registryFlags
+
+	// ownBase is for commands whose --base is another thing, and implied tells
+	// what else a delta may find its base in; nil: in nothing.
+	ownBase bool
+	implied func() ([]layout.Source, error)
 }
 
 func (s *sourceFlags) flags() []cli.Flag {
-	return append([]cli.Flag{s.follows()}, s.registry.flags("")...)
+	flags := []cli.Flag{s.follows()}
+	if !s.ownBase {
+		flags = append(flags, baseFlag("what a delta lacks is in `SOURCE`"))
+	}
+	return append(flags, s.registry.flags("")...)
+}
+
+// impliesBase makes src a base of the deltas that are opened.
+func (s *sourceFlags) impliesBase(src layout.Source) {
+	s.implied = func() ([]layout.Source, error) { return []layout.Source{src}, nil }
 }
 
 func (s *sourceFlags) follows() cli.Flag {
@@ -77,8 +93,18 @@ func parseSource(c *cli.Context, operand string) (layout.Reference, error) {
 	return ref, nil
 }
 
-// open opens what ref names. Ref name and digest are for the caller to resolve.
+// open opens what ref names, a delta with its base. Ref name and digest are for
+// the caller to resolve.
 func (s *sourceFlags) open(c *cli.Context, e *env, ref layout.Reference) (layout.Source, error) {
+	src, err := s.openPlain(c, e, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.complete(c, e, src)
+}
+
+// openPlain opens what ref names as it is.
+func (s *sourceFlags) openPlain(c *cli.Context, e *env, ref layout.Reference) (layout.Source, error) {
 	switch ref.Transport {
 	case "oci":
 		l, err := layout.Open(c.Context, ref.Location, &layout.Options{FollowSymlinks: s.follow, Logger: e.log})

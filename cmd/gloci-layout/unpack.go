@@ -13,6 +13,11 @@ func newUnpackCommand(e *env) *cli.Command {
 		Name: "unpack", Usage: "make a layout of an .oci file", ArgsUsage: "FILE.oci LAYOUT",
 		Description: "LAYOUT is a directory that is empty or does not exist. Every byte is verified; " +
 			"an archive with anything wrong leaves no layout. Use add image to add to a layout that exists.\n\n" +
+			"A delta of pack --base is put together with the SOURCE of --base, or with LAYOUT itself: " +
+			"that may then be the layout that was the base, and becomes what was packed. " +
+			"A base that lacks something is refused before anything is changed, with the list of what it lacks (exit status 3); " +
+			"a LAYOUT with entries that neither the base nor the delta had is, too (exit status 6): merge adds to it. " +
+			"What only the old state has is left for gc.\n\n" +
 			"Any other source will do in place of FILE.oci. " + sourceHelp,
 		Flags: from.flags(),
 		Action: func(c *cli.Context) error {

@@ -21,6 +21,7 @@ func newVerifyCommand(e *env) *cli.Command {
 		Description: "Hashes every blob, reads every index and manifest strictly, and looks for everything that is named. " +
 			"Prints one line for each finding and, unless --quiet, one line at the end. " +
 			"Exit status 0: sound, 1: damaged, 5: index.json cannot be read.\n\n" +
+			"Of a delta of pack --base, what it holds is checked, and that the rest is expected at the base; with --base all is.\n\n" +
 			"Of an archive in parts (pack --split) it checks the parts first, and what is in them only if all are there and right. " +
 			"SOURCE may be one part: then that alone is checked, by the digest in the manifest beside it.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
@@ -60,6 +61,9 @@ type verifyResult struct {
 	Bytes        int64  `json:"bytes" doc:"bytes hashed"`
 	Unreferenced int    `json:"unreferenced" doc:"blobs that nothing names, which is no damage"`
 	Parts        int    `json:"parts,omitempty" doc:"parts hashed, of an archive in parts; if one is damaged its blobs are not looked at, and bytes are those of parts"`
+
+	Expected      int   `json:"expected,omitempty" doc:"of a delta without its base: blobs that the base has to have, which were not looked for"`
+	ExpectedBytes int64 `json:"expectedBytes,omitempty" doc:"their size"`
 }
 
 func runVerify(ctx context.Context, e *env, src layout.Source, opts layout.VerifyOptions, ofParts int) error {
@@ -76,10 +80,14 @@ func runVerify(ctx context.Context, e *env, src layout.Source, opts layout.Verif
 	r := verifyResult{
 		Type: "summary", Sound: len(res.Findings) == 0, Findings: len(res.Findings),
 		Blobs: res.Blobs, Documents: res.Documents, Bytes: res.Bytes, Unreferenced: res.Unreferenced, Parts: ofParts,
+		Expected: res.Expected, ExpectedBytes: res.ExpectedBytes,
 	}
 	text := fmt.Sprintf("%s, %s, %s", plural(r.Documents, "document"), plural(r.Blobs, "blob"), size(r.Bytes))
 	if ofParts > 0 {
 		text = plural(ofParts, "part") + ", " + text
+	}
+	if r.Expected > 0 {
+		text += fmt.Sprintf("; %s, %s, expected at the base", plural(r.Expected, "blob"), size(r.ExpectedBytes))
 	}
 	return e.verdict(r, src.String(), text)
 }

@@ -18,7 +18,9 @@
 //     BuildKit add for old versions of Docker: ignored;
 //   - .gloci/ and what is in it, the working files of a layout directory that
 //     somebody packed with tar: ignored;
-//   - the directory ingest, which oras-go and BuildKit leave: ignored.
+//   - the directory ingest, which oras-go and BuildKit leave: ignored;
+//   - gloci-delta/ and the description and patches of a delta in it; see package
+//     delta. All that it describes has to be right.
 //
 // Everything else is an error: [layout.ErrUnsafe] for links, devices, FIFOs,
 // absolute names and names with "..", else [layout.ErrInvalid], as for sparse
@@ -58,6 +60,7 @@ import (
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive/parts"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
 )
 
 // ownDir is where a layout directory has its working files.
@@ -85,6 +88,9 @@ type Archive struct {
 
 	blobs  map[digest.Digest]span
 	sorted []digest.Digest
+
+	delta   *delta.Description     // nil: it is whole
+	patches map[digest.Digest]span // of delta
 }
 
 // Open opens the archive in file. A file that is not there is
@@ -222,6 +228,9 @@ func (a *Archive) load(ctx context.Context) error {
 	}
 	a.blobs = t.blobs
 	a.sorted = slices.Sorted(maps.Keys(t.blobs))
+	if err := a.loadDelta(t); err != nil {
+		return err
+	}
 	return a.f.Unchanged(0, a.f.Size())
 }
 
@@ -274,6 +283,9 @@ func (a *Archive) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 
 func (a *Archive) find(d digest.Digest) (span, error) {
 	s, ok := a.blobs[d]
+	if !ok && a.delta != nil && a.delta.Expects(d) {
+		return span{}, layout.WithHint(fmt.Errorf("%s: blob %s of the base of this delta: %w", a.name, d, layout.ErrNotFound), "name the base with --base SOURCE")
+	}
 	if !ok {
 		return span{}, fmt.Errorf("%s: blob %s: %w", a.name, d, layout.ErrNotFound)
 	}
@@ -335,6 +347,8 @@ func (a *Archive) Close() error { return a.f.Close() }
 
 var (
 	_ layout.Source    = (*Archive)(nil)
+	_ layout.Partial   = (*Archive)(nil)
+	_ delta.Carrier    = (*Archive)(nil)
 	_ layout.Sectioner = (*Archive)(nil)
 
 	// epoch is the time of every member unless another is asked for.

@@ -17,6 +17,11 @@ type span struct{ off, size int64 }
 type table struct {
 	marker, index *span // nil: no such member
 	blobs         map[digest.Digest]span
+	descriptions  map[digest.Digest]span // of a delta
+	patches       map[digest.Digest]span // of the same
+
+	pads  []span // what stands between members
+	loose bool   // a header is not quite as we write it
 }
 
 // A member is a regular file or a directory of an archive.
@@ -47,6 +52,10 @@ func (t *table) add(m member, seen map[string]bool) error {
 		t.index = &m.span
 	case placeBlob:
 		t.blobs[d] = m.span
+	case placeDescription:
+		t.descriptions[d] = m.span
+	case placePatch:
+		t.patches[d] = m.span
 	}
 	return nil
 }
@@ -60,6 +69,8 @@ const (
 	placeMarker
 	placeIndex
 	placeBlob
+	placeDescription
+	placePatch
 )
 
 // placeOf tells the place of m, whose name inside the layout is name. What has
@@ -68,7 +79,7 @@ func placeOf(name string, m member) (place, digest.Digest, error) {
 	own := strings.HasPrefix(name, ownDir+"/")
 	if m.dir {
 		switch name {
-		case "", "blobs", "blobs/sha256", "blobs/sha512", ownDir, "ingest":
+		case "", "blobs", "blobs/sha256", "blobs/sha512", ownDir, "ingest", deltaDir:
 			return placeIgnored, "", nil
 		}
 		if own {
@@ -94,6 +105,9 @@ func placeOf(name string, m member) (place, digest.Digest, error) {
 		}
 		d, err := layout.ParseDigest(algorithm + ":" + hex)
 		return placeBlob, d, err
+	}
+	if file, ok := strings.CutPrefix(name, deltaDir+"/"); ok {
+		return placeOfDelta(file)
 	}
 	if own {
 		return placeIgnored, "", nil

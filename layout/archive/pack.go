@@ -15,6 +15,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
 )
 
 // blobsDir is the directory of the blobs, as a member.
@@ -33,6 +34,12 @@ type PackOptions struct {
 	// NoReferrers leaves out what refers to the entries of RefNames, or to what
 	// they reach; see [layout.ReferrersBelow]. Else it gets an entry too.
 	NoReferrers bool
+	// Base is what the receiver holds already: the archive becomes a delta, with
+	// only the blobs that it lacks; see package delta. Nil packs all.
+	Base *delta.Inventory
+	// Describe is told what the delta is before anything is written. Nil is
+	// silent.
+	Describe func(*delta.Description)
 	// Sparse leaves away members of indexes that src lacks.
 	Sparse bool
 	// Time is the mtime of every member, cut to whole seconds, from 1970 to
@@ -217,6 +224,9 @@ func (r *reader) archive(src layout.Source, p *plan) error {
 		return err
 	}
 	if err := r.file(ocispec.ImageIndexFile, p.index); err != nil {
+		return err
+	}
+	if err := r.delta(p); err != nil {
 		return err
 	}
 	if err := r.dir(blobsDir); err != nil {

@@ -12,12 +12,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
 )
 
 // A plan is what goes into an archive.
 type plan struct {
 	index []byte
 	blobs []ocispec.Descriptor // sorted by path
+	delta *delta.Description   // nil: it is no delta
 }
 
 func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, error) {
@@ -37,6 +39,9 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 	if err := reduce(ctx, src, x, o); err != nil {
 		return nil, err
 	}
+	if d := delta.Lacks(src); d != nil {
+		return nil, delta.NoBase(src, d)
+	}
 	p := &plan{index: x.Bytes()}
 	blobs, err := reachable(ctx, src, x.Entries(), o.Sparse)
 	if err != nil {
@@ -50,6 +55,12 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 			if _, ok := blobs[info.Digest]; !ok {
 				blobs[info.Digest] = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: info.Digest, Size: info.Size}
 			}
+		}
+	}
+	if o.Base != nil {
+		p.delta = p.without(blobs, o.Base)
+		if o.Describe != nil {
+			o.Describe(p.delta)
 		}
 	}
 	for _, desc := range blobs {

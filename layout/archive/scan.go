@@ -29,7 +29,7 @@ const (
 // the comment of the package says.
 func scan(ctx context.Context, r io.ReaderAt, size int64) (*table, error) {
 	s := scanner{r: r, size: size}
-	t := &table{blobs: map[digest.Digest]span{}}
+	t := &table{blobs: map[digest.Digest]span{}, descriptions: map[digest.Digest]span{}, patches: map[digest.Digest]span{}}
 	seen := map[string]bool{} // by name inside the layout
 	for {
 		if s.headers%1024 == 0 && ctx.Err() != nil {
@@ -37,6 +37,7 @@ func scan(ctx context.Context, r io.ReaderAt, size int64) (*table, error) {
 		}
 		m, err := s.next()
 		if errors.Is(err, io.EOF) {
+			t.pads, t.loose = s.pads, s.loose
 			return t, nil
 		}
 		if err != nil {
@@ -56,6 +57,9 @@ type scanner struct {
 	at       int64 // of the last header, for messages
 	headers  int
 	extended int64 // bytes of extended headers so far
+
+	pads  []span // what stands between members
+	loose bool   // a checksum is written in another way than ours
 }
 
 // override is what extended headers say about the member that follows.
@@ -84,6 +88,7 @@ func (s *scanner) next() (member, error) {
 		if err := h.check(); err != nil {
 			return member{}, err
 		}
+		s.loose = s.loose || string(h.checksum()) != fmt.Sprintf("%06o\x00 ", h.sum())
 		if s.headers++; s.headers > MaxMembers {
 			return member{}, fmt.Errorf("%w archive: more than %d members", layout.ErrInvalid, MaxMembers)
 		}
@@ -129,6 +134,9 @@ func (s *scanner) content(size int64) (span, error) {
 	}
 	sp := span{s.off, size}
 	s.off += size + padding(size)
+	if pad := padding(size); pad > 0 {
+		s.pads = append(s.pads, span{sp.off + size, pad})
+	}
 	return sp, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
 	"github.com/gardenlinux/gloci-layout/layout/internal/durable"
 )
 
@@ -32,6 +33,12 @@ type UnpackOptions struct {
 // be an empty directory or a layout without entries, into which the blobs are
 // brought and then index.json in one step. Anything else in the way is
 // [layout.ErrExists]. After an error dir is as it was.
+//
+// A delta may also be unpacked into a layout that holds its base: then what
+// stood in its index.json must be that of a base, or be in the new one, else
+// the error is [layout.ErrConflict]. What only the old one names stays as blobs
+// for [layout.Layout.GC] to take. A delta without its base, or with another, is
+// a [delta.BaseError], or [layout.ErrNotFound] if there is no layout in dir.
 func Unpack(ctx context.Context, src layout.Source, dir string, opts *UnpackOptions) error {
 	var o UnpackOptions
 	if opts != nil {
@@ -51,11 +58,19 @@ func unpack(ctx context.Context, src layout.Source, dir string, o *UnpackOptions
 	}
 	_, err = os.Lstat(dir)
 	switch {
+	case delta.Of(src) != nil:
+		return unpackDelta(ctx, src, x, dir, errors.Is(err, fs.ErrNotExist), o)
 	case errors.Is(err, fs.ErrNotExist):
 		return unpackBeside(ctx, src, x, dir, o)
 	case err != nil:
 		return err
 	}
+	return unpackInto(ctx, src, x, dir, o)
+}
+
+// unpackInto fills the directory dir, which is empty or a layout without
+// entries.
+func unpackInto(ctx context.Context, src layout.Source, x *layout.Index, dir string, o *UnpackOptions) error {
 	l, err := layout.Create(ctx, dir, nil)
 	created := err == nil
 	if errors.Is(err, layout.ErrExists) {
@@ -64,7 +79,7 @@ func unpack(ctx context.Context, src layout.Source, dir string, o *UnpackOptions
 	if err != nil {
 		return err
 	}
-	err = errors.Join(copyInto(ctx, src, x, l, o), l.Close())
+	err = errors.Join(copyInto(ctx, src, x, l, replaceNothing(l), o), l.Close())
 	if err != nil && created {
 		// The directory was empty, and is so again.
 		for _, name := range []string{ocispec.ImageLayoutFile, ocispec.ImageIndexFile, ocispec.ImageBlobsDir, ownDir} {
@@ -116,7 +131,7 @@ func unpackBeside(ctx context.Context, src layout.Source, x *layout.Index, dir s
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(copyInto(ctx, src, x, l, o), l.Close()); err != nil {
+	if err := errors.Join(copyInto(ctx, src, x, l, replaceNothing(l), o), l.Close()); err != nil {
 		return err
 	}
 	if err := os.Chmod(temp, 0o755); err != nil {
@@ -131,8 +146,19 @@ func unpackBeside(ctx context.Context, src layout.Source, x *layout.Index, dir s
 	return durable.SyncDir(parentDir)
 }
 
-// copyInto brings all that src stores into the empty layout l.
-func copyInto(ctx context.Context, src layout.Source, x *layout.Index, l *layout.Layout, o *UnpackOptions) error {
+// replaceNothing allows for a layout without entries only.
+func replaceNothing(l *layout.Layout) func(have *layout.Index) error {
+	return func(have *layout.Index) error {
+		if !isEmpty(have) {
+			return fmt.Errorf("%s: %w", l, layout.ErrExists)
+		}
+		return nil
+	}
+}
+
+// copyInto brings all that src stores into the layout l, if may allows for its
+// index.json to be replaced.
+func copyInto(ctx context.Context, src layout.Source, x *layout.Index, l *layout.Layout, may func(have *layout.Index) error, o *UnpackOptions) error {
 	s, err := l.Stage(ctx)
 	if err != nil {
 		return err
@@ -140,8 +166,8 @@ func copyInto(ctx context.Context, src layout.Source, x *layout.Index, l *layout
 	err = stageAll(ctx, src, s, o)
 	if err == nil {
 		err = s.Update(ctx, func(tx *layout.Tx) error {
-			if !isEmpty(tx.Index()) {
-				return fmt.Errorf("%s: %w", l, layout.ErrExists)
+			if err := may(tx.Index()); err != nil {
+				return err
 			}
 			*tx.Index() = *x // as a whole: its bytes stay what they are
 			return nil

@@ -1,0 +1,203 @@
+package delta_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"pgregory.net/rapid"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/archive"
+	"github.com/gardenlinux/gloci-layout/layout/delta"
+)
+
+// artifact stages a manifest with the layers, and returns its descriptor.
+func artifact(ctx context.Context, t rapid.TB, s *layout.Stage, layers ...string) ocispec.Descriptor {
+	t.Helper()
+	raw := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"data":"e30="},"layers":[`
+	for i, content := range layers {
+		desc, err := s.AddBytes(ctx, []byte(content), "application/octet-stream")
+		must(t, err)
+		if i > 0 {
+			raw += ","
+		}
+		raw += fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, desc.MediaType, desc.Digest, desc.Size)
+	}
+	desc, err := s.AddBytes(ctx, []byte(raw+"]}\n"), ocispec.MediaTypeImageManifest)
+	must(t, err)
+	_, err = s.AddBytes(ctx, []byte("{}"), "application/vnd.oci.empty.v1+json")
+	must(t, err)
+	return desc
+}
+
+// newLayout makes a layout in dir; each element of artifacts is the layers of
+// one.
+func newLayout(t rapid.TB, dir string, artifacts ...[]string) *layout.Layout {
+	t.Helper()
+	ctx := context.Background()
+	l, err := layout.Create(ctx, dir, nil)
+	must(t, err)
+	s, err := l.Stage(ctx)
+	must(t, err)
+	var descs []ocispec.Descriptor
+	for i, layers := range artifacts {
+		desc := artifact(ctx, t, s, layers...)
+		desc.Annotations = map[string]string{ocispec.AnnotationRefName: fmt.Sprintf("ref-%d", i)}
+		descs = append(descs, desc)
+	}
+	must(t, s.Update(ctx, func(tx *layout.Tx) error {
+		for _, desc := range descs {
+			tx.Index().Add(desc)
+		}
+		tx.Index().Sort()
+		return nil
+	}))
+	must(t, s.Close())
+	return l
+}
+
+// files returns the files below dir, the working files apart.
+func files(t rapid.TB, dir string) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	must(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && name == ".gloci" {
+			return fs.SkipDir
+		}
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		m[name] = string(data)
+		return err
+	}))
+	return m
+}
+
+// memory is a directory in memory, or "": thousands of small files are made.
+var memory = func() string {
+	if f, err := os.CreateTemp("/dev/shm", "gloci-delta-"); err == nil && errors.Join(f.Close(), os.Remove(f.Name())) == nil {
+		return "/dev/shm"
+	}
+	return ""
+}()
+
+// sound tells whether file is a delta that nothing is wrong with, by itself.
+func sound(ctx context.Context, file string) bool {
+	a, err := archive.Open(ctx, file, nil)
+	if err != nil {
+		return false
+	}
+	defer a.Close()
+	if a.Delta() == nil {
+		return false
+	}
+	res, err := layout.Verify(ctx, a, &layout.VerifyOptions{Jobs: 1})
+	return err == nil && len(res.Findings) == 0
+}
+
+// Every flipped bit and every truncation of a delta is found, without its base.
+func TestEveryDamageIsFound(t *testing.T) {
+	ctx := t.Context()
+	base := newLayout(t, filepath.Join(t.TempDir(), "base"), []string{"one", "two"})
+	whole := newLayout(t, filepath.Join(t.TempDir(), "whole"), []string{"one", "two"}, []string{"one", "three"})
+	v, err := delta.Take(ctx, base)
+	must(t, err)
+	raw := packed(ctx, t, whole, &archive.PackOptions{Base: v}).Bytes()
+	checkDamage(t, raw)
+}
+
+func checkDamage(t *testing.T, raw []byte) {
+	t.Helper()
+	ctx := t.Context()
+	f, err := os.CreateTemp(memory, "gloci-delta-")
+	must(t, err)
+	defer os.Remove(f.Name())
+	defer f.Close()
+	write := func(b byte, at int) {
+		_, err := f.WriteAt([]byte{b}, int64(at))
+		must(t, err)
+	}
+	_, err = f.Write(raw)
+	must(t, err)
+	if !sound(ctx, f.Name()) {
+		t.Fatal("the delta is not sound as it is")
+	}
+	for i := range raw {
+		if raw[i] == 0 && i%32 != 0 {
+			continue // of padding, one bit of each 32 bytes will do
+		}
+		write(raw[i]^1<<(i%8), i)
+		if sound(ctx, f.Name()) {
+			t.Errorf("bit %d of byte %d is flipped (%q), and all is sound", i%8, i, raw[max(0, i-20):min(len(raw), i+20)])
+		}
+		write(raw[i], i)
+	}
+	for n := len(raw) - 1; n >= 0; n-- {
+		must(t, f.Truncate(int64(n)))
+		if sound(ctx, f.Name()) {
+			t.Errorf("the first %d of %d bytes are sound", n, len(raw))
+		}
+	}
+}
+
+// The delta from A to B makes B out of A, file by file, whatever they are; and
+// A itself becomes B.
+func TestDeltaProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ctx := context.Background()
+		dir, err := os.MkdirTemp(memory, "gloci-delta-")
+		must(t, err)
+		defer os.RemoveAll(dir)
+		layers := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "b", "c", "d", "e"}), 0, 4)
+		artifacts := rapid.SliceOfN(layers, 0, 4)
+		a := newLayout(t, filepath.Join(dir, "a"), artifacts.Draw(t, "a")...)
+		defer a.Close()
+		b := newLayout(t, filepath.Join(dir, "b"), artifacts.Draw(t, "b")...)
+		defer b.Close()
+		v, err := delta.Take(ctx, a)
+		must(t, err)
+		raw := packed(ctx, t, b, &archive.PackOptions{Base: v}).Bytes()
+		open := func() *archive.Archive {
+			d, err := archive.OpenReader(ctx, bytes.NewReader(raw), "delta.oci", nil)
+			must(t, err)
+			return d
+		}
+		d := open()
+		defer d.Close()
+		src, err := delta.Open(ctx, d, a)
+		must(t, err)
+		if again := packed(ctx, t, src, nil).Bytes(); !bytes.Equal(again, packed(ctx, t, b, nil).Bytes()) {
+			t.Fatal("the whole is packed to other bytes")
+		}
+		must(t, archive.Unpack(ctx, src, filepath.Join(dir, "c"), nil))
+		want := files(t, b.Dir())
+		for name := range want {
+			// What no entry reaches is not packed.
+			if name == "blobs/sha256/44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" && len(want) == 3 {
+				delete(want, name)
+			}
+		}
+		if diff := cmp.Diff(want, files(t, filepath.Join(dir, "c"))); diff != "" {
+			t.Fatalf("unpacked with its base (-want +got):\n%s", diff)
+		}
+		must(t, archive.Unpack(ctx, open(), a.Dir(), nil))
+		after := files(t, a.Dir())
+		for name, content := range want {
+			if after[name] != content {
+				t.Fatalf("unpacked over its base: %s = %q, want %q", name, after[name], content)
+			}
+		}
+		if res, err := layout.Verify(ctx, a, nil); err != nil || len(res.Findings) > 0 {
+			t.Fatalf("Verify: %v, %v", res, err)
+		}
+	})
+}

@@ -1,0 +1,204 @@
+// Package delta describes archives that lack what their reader has already, and
+// puts them together with it again.
+//
+// A delta is an .oci archive with all of index.json, and only such blobs as its
+// base lacks: one or more sources whose blobs the receiver holds. Its
+// [Description] lists the blobs that it expects there, so that a wrong base is
+// known before anything is done. [Open] makes a [layout.Source] of both, which
+// is the whole layout, byte for byte.
+//
+// The base is what index.json reaches there; see [Take]. It may be known by an
+// [Inventory] alone, digests and sizes.
+//
+// docs/format.md has the bytes.
+package delta
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+)
+
+// MediaType is the mediaType of the description of a delta (docs/format.md).
+const MediaType = "application/vnd.gardenlinux.gloci-layout.delta.v1+json"
+
+// A Description says what a delta is made of, and what it needs.
+type Description struct {
+	// Index is the index.json beside it.
+	Index layout.BlobInfo
+	// Bases are the index.json of the bases, as far as they have one.
+	Bases []layout.BlobInfo
+	// Expected are the blobs that the base has, sorted by digest.
+	Expected []layout.BlobInfo
+	// Patches are how further blobs are made, sorted by digest.
+	Patches []Patch
+}
+
+// A Patch is how a blob is made of one of the base.
+type Patch struct {
+	layout.BlobInfo                 // the blob that is made
+	Base            layout.BlobInfo // the blob of the base that it is made of
+	Patch           layout.BlobInfo // the member that says how
+}
+
+// A Carrier is a source that may be a delta: an archive.
+type Carrier interface {
+	layout.Source
+	layout.Sectioner
+	// Delta returns the description; nil if the source is whole.
+	Delta() *Description
+	// OpenPatch opens a patch of the description; it is verified when it is read.
+	OpenPatch(ctx context.Context, p Patch) (io.ReadCloser, error)
+}
+
+// Of returns the description of src, if it is a delta, with its base or without.
+func Of(src layout.Source) *Description {
+	if d, ok := src.(interface{ Delta() *Description }); ok {
+		return d.Delta()
+	}
+	return nil
+}
+
+// Lacks returns the description of src if it is a delta without its base, so
+// that blobs of it are not to be had.
+func Lacks(src layout.Source) *Description {
+	if c, ok := src.(Carrier); ok {
+		return c.Delta()
+	}
+	return nil
+}
+
+// Expects tells whether d is expected at the base, as it is or for a patch.
+func (d *Description) Expects(want digest.Digest) bool {
+	_, ok := slices.BinarySearchFunc(d.Expected, want, compareDigest)
+	if ok {
+		return true
+	}
+	_, ok = d.patch(want)
+	return ok
+}
+
+func (d *Description) patch(want digest.Digest) (Patch, bool) {
+	i, ok := slices.BinarySearchFunc(d.Patches, want, func(p Patch, d digest.Digest) int { return compareDigest(p.BlobInfo, d) })
+	if !ok {
+		return Patch{}, false
+	}
+	return d.Patches[i], true
+}
+
+// Needs returns what the base must have, sorted by digest.
+func (d *Description) Needs() []layout.BlobInfo {
+	needs := slices.Clone(d.Expected)
+	for _, p := range d.Patches {
+		needs = append(needs, p.Base)
+	}
+	slices.SortFunc(needs, compareInfo)
+	return slices.Compact(needs)
+}
+
+type descriptionDocument struct {
+	MediaType string      `json:"mediaType"`
+	Index     blob        `json:"index"`
+	Bases     []blob      `json:"bases"`
+	Blobs     []blob      `json:"blobs"`
+	Patches   []patchJSON `json:"patches"`
+}
+
+type patchJSON struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"`
+	Base   blob          `json:"base"`
+	Patch  blob          `json:"patch"`
+}
+
+// Bytes returns the description as a document, in its one form.
+func (d *Description) Bytes() []byte {
+	doc := descriptionDocument{MediaType: MediaType, Index: blob(d.Index), Bases: toBlobs(d.Bases), Blobs: toBlobs(d.Expected), Patches: make([]patchJSON, len(d.Patches))}
+	for i, p := range d.Patches {
+		doc.Patches[i] = patchJSON{Digest: p.Digest, Size: p.Size, Base: blob(p.Base), Patch: blob(p.Patch)}
+	}
+	return encode(doc)
+}
+
+// Parse reads what [Description.Bytes] writes. Anything else is
+// [layout.ErrInvalid].
+func Parse(raw []byte) (*Description, error) {
+	d, err := parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w description of a delta: %w", layout.ErrInvalid, err)
+	}
+	return d, nil
+}
+
+func parse(raw []byte) (*Description, error) {
+	var doc descriptionDocument
+	if err := decode(raw, MediaType, &doc); err != nil {
+		return nil, err
+	}
+	d := &Description{Index: layout.BlobInfo(doc.Index), Bases: toInfos(doc.Bases), Expected: toInfos(doc.Blobs)}
+	errs := []error{checkInfo(d.Index), checkInfos(d.Bases), checkInfos(d.Expected)}
+	for i, j := range doc.Patches {
+		p := Patch{BlobInfo: layout.BlobInfo{Digest: j.Digest, Size: j.Size}, Base: layout.BlobInfo(j.Base), Patch: layout.BlobInfo(j.Patch)}
+		errs = append(errs, checkInfo(p.BlobInfo), checkInfo(p.Base), checkInfo(p.Patch))
+		switch {
+		case i > 0 && d.Patches[i-1].Digest >= p.Digest:
+			errs = append(errs, fmt.Errorf("patch of %s: digests are not sorted", p.Digest))
+		case d.Expects(p.Digest):
+			errs = append(errs, fmt.Errorf("patch of %s, which is expected at the base", p.Digest))
+		}
+		d.Patches = append(d.Patches, p)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(d.Bytes(), raw) {
+		return nil, errors.New("it is not in the canonical form")
+	}
+	return d, nil
+}
+
+// A BaseError tells that a base is not the one that a delta was made for. It is
+// [layout.ErrNotFound].
+type BaseError struct {
+	Delta   string            // name of the delta
+	Bases   []string          // names of what was searched
+	Missing []layout.BlobInfo // what they lack, or have with another size
+	Needs   int               // how many blobs of the base are needed
+}
+
+func (e *BaseError) Error() string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s is a delta for another base: of %d blobs that it expects, these are not in ", e.Delta, e.Needs)
+	for i, name := range e.Bases {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(name)
+	}
+	b.WriteString(":")
+	for _, m := range e.Missing {
+		fmt.Fprintf(&b, "\n%s, %d bytes", m.Digest, m.Size)
+	}
+	return b.String()
+}
+
+// Unwrap returns [layout.ErrNotFound].
+func (e *BaseError) Unwrap() error { return layout.ErrNotFound }
+
+// NoBase is the error for a delta that is used as a whole without its base.
+func NoBase(src layout.Source, d *Description) error {
+	needs := d.Needs()
+	var n int64
+	for _, info := range needs {
+		n += info.Size
+	}
+	return layout.WithHint(fmt.Errorf("%s is a delta, which lacks %d blobs (%d bytes) of its base: %w", src, len(needs), n, layout.ErrNotFound),
+		"name the base with --base SOURCE")
+}
