@@ -30,6 +30,9 @@ const (
 	copyChunk = 4 << 20 // 4 MiB
 	// writeBehind is how much is written between two hints to the kernel.
 	writeBehind = 32 << 20 // 32 MiB
+	// smallFetch is the size up to which a blob counts among
+	// CopyOptions.SmallJobs.
+	smallFetch = 64 << 10 // 64 KiB
 )
 
 var buffers = sync.Pool{New: func() any {
@@ -213,8 +216,13 @@ func hashFile(ctx context.Context, f *os.File, h hash.Hash, copied <-chan int64,
 
 // CopyOptions changes what [Stage.CopyTree] does. Nil is the zero value.
 type CopyOptions struct {
-	Jobs   int  // blobs copied at once; 0 means twice the processors
-	Sparse bool // members of indexes that the source lacks stay away
+	Jobs int // blobs copied at once; 0 means twice the processors
+	// SmallJobs is how many are copied at once if no more than Jobs of them
+	// have more than 64 KiB: a registry makes us wait longer for its answer
+	// than for so few bytes. As many documents are read beside them. Less than
+	// Jobs means Jobs.
+	SmallJobs int
+	Sparse    bool // members of indexes that the source lacks stay away
 	// Resume has the blobs of a [Resumer] become part of the layout when they
 	// are whole, and keeps the beginning of others, for a later try to go on
 	// from.
@@ -240,10 +248,13 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 	if o.Progress == nil {
 		o.Progress = func(Event) {}
 	}
+	ahead := o.SmallJobs
+	o.SmallJobs = max(o.SmallJobs, o.Jobs)
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(o.Jobs)
+	g.SetLimit(o.SmallJobs)
+	large := make(chan struct{}, o.Jobs)
 	var walkErr error
-	for n, err := range Walk(gctx, src, roots, &WalkOptions{Sparse: o.Sparse, ChildrenFirst: true}) {
+	for n, err := range Walk(gctx, src, roots, &WalkOptions{Sparse: o.Sparse, ChildrenFirst: true, ahead: ahead}) {
 		if err != nil {
 			walkErr = err
 			break
@@ -252,6 +263,14 @@ func (s *Stage) CopyTree(ctx context.Context, src Source, roots []ocispec.Descri
 			continue
 		}
 		g.Go(func() error {
+			if n.Desc.Size > smallFetch {
+				select {
+				case large <- struct{}{}:
+				case <-gctx.Done():
+					return context.Cause(gctx)
+				}
+				defer func() { <-large }()
+			}
 			o.Progress(Event{Kind: "start", Desc: n.Desc})
 			added, err := s.copyNode(gctx, src, n, o, func(k int64) { o.Progress(Event{Kind: "bytes", Desc: n.Desc, Bytes: k}) })
 			if err != nil {

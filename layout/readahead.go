@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"context"
 	"runtime"
 	"sync"
@@ -35,7 +36,8 @@ func (w *walker) readAhead(parents, descs []ocispec.Descriptor) (read func(i int
 	}
 	ctx, cancel := context.WithCancel(w.ctx)
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, 4*runtime.GOMAXPROCS(0)) // more than processors: a registry makes us wait
+	// More than processors: a registry makes us wait.
+	slots := make(chan struct{}, cmp.Or(w.opts.ahead, 4*runtime.GOMAXPROCS(0)))
 	futures := make([]*future, len(descs))
 	next, held := 0, int64(0) // the first not begun; bytes begun and not asked for
 	begin := func(from int) {

@@ -55,6 +55,7 @@ type WalkOptions struct {
 	MaxDocuments  int  // 0 means DefaultMaxDocuments
 
 	indexesOnly bool // manifests are not read either
+	ahead       int  // documents read at once; 0 means four times the processors
 	// pass is asked for each manifest that is an entry, as often as it is one;
 	// false means that this entry is not there. Nil passes all.
 	pass func(ocispec.Descriptor) bool
