@@ -167,7 +167,7 @@ func (p *pusher) prune(ctx context.Context, pl *plan) error {
 			prunes = append(prunes, &move{Target: Target{Tag: tag}, prune: true, state: TagPending})
 		}
 	}
-	err = each(ctx, p.client.Jobs(), prunes, func(ctx context.Context, m *move) (err error) {
+	err = each(ctx, p.client.SmallJobs(), prunes, func(ctx context.Context, m *move) (err error) {
 		if m.before, err = p.client.Resolve(ctx, m.Tag); err == nil {
 			m.raw, err = p.client.Manifest(ctx, m.before)
 		}
@@ -205,7 +205,7 @@ func (p *pusher) resolveTags(ctx context.Context, moves []*move) error {
 	if err := one(ctx, moves[0]); err != nil {
 		return err
 	}
-	return each(ctx, p.client.Jobs(), moves[1:], one)
+	return each(ctx, p.client.SmallJobs(), moves[1:], one)
 }
 
 // each calls fn for every item, at most jobs at once, and returns the first
@@ -289,12 +289,12 @@ func (w *planner) ask(ctx context.Context, level []*document, sparse bool) error
 		return w.expand(ctx, doc)
 	}
 	if len(w.plan.moves) > 0 { // somebody has logged in
-		return each(ctx, w.p.client.Jobs(), level, one)
+		return each(ctx, w.p.client.SmallJobs(), level, one)
 	}
 	if err := one(ctx, level[0]); err != nil {
 		return err
 	}
-	return each(ctx, w.p.client.Jobs(), level[1:], one)
+	return each(ctx, w.p.client.SmallJobs(), level[1:], one)
 }
 
 // expand reads a missing document and notes what it names.
@@ -305,6 +305,11 @@ func (w *planner) expand(ctx context.Context, doc *document) error {
 	if doc.raw != nil {
 		return w.expandMerged(ctx, doc)
 	}
+	done, err := w.p.hold(ctx, doc.desc.Size)
+	if err != nil {
+		return err
+	}
+	defer done()
 	read, err := layout.ReadDocument(ctx, w.p.src, doc.desc)
 	if err != nil {
 		return fmt.Errorf("%s: %w", w.p.src, err)

@@ -95,7 +95,7 @@ func (p *publisher) resolve(ctx context.Context, tag string) (*tagContent, error
 // readTags asks what each tag names, and reads what is not known yet.
 func (p *publisher) readTags(ctx context.Context, v *view, names []string) error {
 	var mu sync.Mutex
-	return each(ctx, p.push.client.Jobs(), names, func(ctx context.Context, tag string) error {
+	return each(ctx, p.push.client.SmallJobs(), names, func(ctx context.Context, tag string) error {
 		desc, err := p.push.client.Resolve(ctx, tag)
 		if err != nil && !errors.Is(err, layout.ErrNotFound) {
 			return err

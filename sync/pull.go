@@ -24,7 +24,8 @@ type PullOptions struct {
 	Sparse bool
 	// NoReferrers leaves out what refers to the content: signatures, SBOMs.
 	NoReferrers bool
-	// Jobs is how many blobs are fetched at once; 0 means DefaultJobs.
+	// Jobs is how many blobs of more than 64 KiB are fetched at once; 0 means
+	// DefaultJobs. Of smaller ones, as many are as RegistryOptions.Jobs allows.
 	Jobs int
 	// Progress is told of every blob and document, as by
 	// [layout.Stage.CopyTree].
@@ -144,7 +145,7 @@ func (p *puller) copy(ctx context.Context, src layout.Source, roots []ocispec.De
 		}
 	}
 	err := p.s.CopyTree(ctx, src, roots, &layout.CopyOptions{
-		Jobs: jobs, Sparse: p.opts.Sparse, Resume: true, Progress: p.opts.Progress,
+		Jobs: jobs, SmallJobs: p.r.client.SmallJobs(), Sparse: p.opts.Sparse, Resume: true, Progress: p.opts.Progress,
 	})
 	if err != nil || p.policies.open {
 		return err
@@ -249,7 +250,7 @@ func (p *puller) referrersOfAll(ctx context.Context, documents []digest.Digest) 
 	if err := one(ctx, 0); err != nil {
 		return nil, err
 	}
-	err := each(ctx, p.r.client.Jobs(), numbers[1:], one)
+	err := each(ctx, p.r.client.SmallJobs(), numbers[1:], one)
 	return slices.Concat(found...), err
 }
 
@@ -307,11 +308,19 @@ func (r *Remote) tagSet(ctx context.Context) (*tagSet, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.setTags(tags), nil
+}
+
+// setTags remembers the list of tags.
+func (r *Remote) setTags(tags []string) *tagSet {
 	s := &tagSet{r: r, listed: make(map[string]bool, len(tags))}
 	for _, tag := range tags {
 		s.listed[tag] = true
 	}
-	return s, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tags = s
+	return s
 }
 
 // resolve returns what tag names, if there is one.

@@ -16,6 +16,7 @@ import (
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/gardenlinux/gloci-layout/layout"
@@ -153,7 +154,8 @@ type pusher struct {
 	client   *registry.Client
 	policies *policies
 	plan     *plan
-	temp     string // for the caches of copy.Image
+	temp     string              // for the caches of copy.Image
+	large    *semaphore.Weighted // see hold
 
 	mu       sync.Mutex
 	made     map[digest.Digest][]byte // blobs that the source lacks
@@ -170,6 +172,7 @@ func (p *pusher) open(ctx context.Context) error {
 	if p.client, err = registry.Open(ctx, endpoint, !p.opts.DryRun, &p.opts.Registry); err != nil {
 		return err
 	}
+	p.large = semaphore.NewWeighted(int64(p.client.Jobs()))
 	// Within one registry the blobs need not travel.
 	if r, ok := whole(p.src).(*Remote); ok && r.client.Named.Name() != p.dest.String() && reference.Domain(r.client.Named) == reference.Domain(p.dest.named) {
 		p.client.MountFrom(reference.Path(r.client.Named))
@@ -221,7 +224,7 @@ func (p *pusher) dryRun(ctx context.Context) error {
 			return err
 		}
 	}
-	return each(ctx, p.client.Jobs(), pl.blobs, func(ctx context.Context, desc ocispec.Descriptor) error {
+	return each(ctx, p.client.SmallJobs(), pl.blobs, func(ctx context.Context, desc ocispec.Descriptor) error {
 		_, err := p.client.ResolveBlob(ctx, desc.Digest)
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -253,16 +256,25 @@ func (p *pusher) send(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := each(ctx, jobs, pl.blobs, p.putBlob); err != nil {
+	if err := p.putBlobs(ctx, pl.blobs); err != nil {
 		return err
 	}
 	if p.temp, err = os.MkdirTemp("", "gloci-layout-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(p.temp)) }()
-	copies := semaphore.NewWeighted(int64(jobs))
+	copies := semaphore.NewWeighted(int64(p.client.SmallJobs()))
 	for _, level := range pl.levels {
-		err := each(ctx, jobs, level, func(ctx context.Context, doc *document) error {
+		err := each(ctx, p.client.SmallJobs(), level, func(ctx context.Context, doc *document) error {
+			size := doc.desc.Size
+			if doc.read.Config != nil {
+				size = max(size, doc.read.Config.Size)
+			}
+			done, err := p.hold(ctx, size)
+			if err != nil {
+				return err
+			}
+			defer done()
 			if doc.raw == nil && throughCopy(doc.read) {
 				return p.copyImage(ctx, doc, copies)
 			}
@@ -312,6 +324,43 @@ func (p *pusher) allowedTags(ctx context.Context) error {
 		}
 		return p.allowed(ctx, m.root)
 	})
+}
+
+// smallBlob is the size in bytes up to which a blob is gone before the registry
+// has answered: what takes long is the answer.
+const smallBlob = 64 << 10 // 64 KiB
+
+// hold waits until a document or config of size bytes may be in memory: small
+// ones at once, of others as many as there are jobs. done has to be called after
+// it.
+func (p *pusher) hold(ctx context.Context, size int64) (done func(), err error) {
+	if size <= smallBlob {
+		return func() {}, nil
+	}
+	if err := p.large.Acquire(ctx, 1); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func() { p.large.Release(1) }, nil
+}
+
+// putBlobs sends blobs, which are sorted by size, the largest first. Small ones
+// go beside the large ones, more of them at once.
+func (p *pusher) putBlobs(ctx context.Context, blobs []ocispec.Descriptor) error {
+	at := slices.IndexFunc(blobs, func(b ocispec.Descriptor) bool { return b.Size <= smallBlob })
+	jobs := p.client.Jobs()
+	if at <= 0 || jobs == 1 {
+		if at == 0 {
+			jobs = p.client.SmallJobs()
+		}
+		return each(ctx, jobs, blobs, p.putBlob)
+	}
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return each(inner, jobs, blobs[:at], p.putBlob) })
+	group.Go(func() error { return each(inner, p.client.SmallJobs()-jobs, blobs[at:], p.putBlob) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 // putBlob sends one blob if the repository lacks it.

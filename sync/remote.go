@@ -130,6 +130,7 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.setTags(tags)
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
 	if r.choose != nil {
@@ -137,7 +138,7 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	}
 	found := make([]ocispec.Descriptor, len(tags))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(r.client.Jobs())
+	group.SetLimit(r.client.SmallJobs())
 	for i, tag := range tags {
 		group.Go(func() error {
 			desc, err := r.client.Resolve(ctx, tag)

@@ -25,7 +25,7 @@ type (
 )
 
 const (
-	// DefaultJobs is how many requests run at once unless RegistryOptions.Jobs
+	// DefaultJobs is how many transfers run at once unless RegistryOptions.Jobs
 	// says otherwise.
 	DefaultJobs = registry.DefaultJobs
 	// DefaultTries is how often a request is sent unless RegistryOptions.Tries

@@ -28,7 +28,7 @@ func newPublishCommand(e *env) *cli.Command {
 		&cli.DurationFlag{Name: "lag", Usage: "wait so long before reading again: `DURATION` by which the registry may show old tags", Value: 2 * time.Second, Destination: &opts.publish.Lag},
 		&cli.DurationFlag{Name: "request-lifetime", Usage: "after a write without an answer, wait `DURATION` until it cannot happen any more", Value: layoutsync.DefaultRequestLifetime, Destination: &opts.publish.RequestLifetime},
 		&cli.IntFlag{Name: "rounds", Usage: "give up after reading the index `N` times", Value: layoutsync.DefaultRounds, Destination: &opts.publish.Rounds},
-		&cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: &opts.jobs},
+		jobsFlag(&opts.jobs),
 	}, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
 	flags = append(flags, opts.from.follows())

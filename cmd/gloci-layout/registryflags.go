@@ -28,7 +28,7 @@ type registryFlags struct {
 }
 
 func jobsFlag(to *int) cli.Flag {
-	return &cli.IntFlag{Name: "jobs", Usage: "send `N` requests at once", Value: layoutsync.DefaultJobs, Destination: to}
+	return &cli.IntFlag{Name: "jobs", Usage: "transfer `N` blobs at once; of small requests, up to four times as many", Value: layoutsync.DefaultJobs, Destination: to}
 }
 
 func (r *registryFlags) flags(prefix string) []cli.Flag {

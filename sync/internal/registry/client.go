@@ -154,8 +154,12 @@ func (c *Client) MountFrom(repository string) { c.from = repository }
 // Close ends idle connections.
 func (c *Client) Close() { c.close() }
 
-// Jobs is how many requests may run at once.
+// Jobs is how many transfers may run at once.
 func (c *Client) Jobs() int { return c.opts.jobs() }
+
+// SmallJobs is how many requests without much content may run at once: they
+// wait for the registry, and hardly use the line.
+func (c *Client) SmallJobs() int { return c.opts.small() }
 
 // run calls op, and again where that may help, with the scope of all our
 // requests in its context, so that one token serves them all.

@@ -14,9 +14,12 @@ import (
 )
 
 const (
-	// DefaultJobs is how many requests run at once unless Options.Jobs says
+	// DefaultJobs is how many transfers run at once unless Options.Jobs says
 	// otherwise.
 	DefaultJobs = 8
+	// smallPerJob is how many requests without much content, which only wait
+	// for their answer, take the place of a transfer.
+	smallPerJob = 4
 	// DefaultTries is how often a request that may pass next time is sent unless
 	// Options.Tries says otherwise.
 	DefaultTries = 6
@@ -71,7 +74,8 @@ type Options struct {
 	Policy string
 	// UserAgent is sent with every request.
 	UserAgent string
-	// Jobs is how many requests run at once; 0 means DefaultJobs.
+	// Jobs is how many transfers run at once; 0 means DefaultJobs. Beside one
+	// job, up to four requests without much content run at once for each.
 	Jobs int
 	// Tries is how often a request that may pass next time is sent; 0 means
 	// DefaultTries.
@@ -99,12 +103,21 @@ type Exchange struct {
 	Status int    // 0 if there was no answer
 }
 
-// jobs returns the number of parallel requests.
+// jobs returns the number of parallel transfers.
 func (o *Options) jobs() int {
 	if o.Jobs <= 0 {
 		return DefaultJobs
 	}
 	return o.Jobs
+}
+
+// small returns the number of parallel requests without much content. Who asks
+// for one job gets one request at a time.
+func (o *Options) small() int {
+	if o.jobs() == 1 {
+		return 1
+	}
+	return smallPerJob * o.jobs()
 }
 
 func (o *Options) tries() int {

@@ -23,8 +23,9 @@ func (o *Options) newTransports(host string, insecure bool) (base, outside *http
 	t := tlsclientconfig.NewTransport()
 	t.TLSClientConfig = tlsConfig
 	// The default of 2 makes more workers than that dial again and again.
-	t.MaxIdleConns = 2 * o.jobs()
-	t.MaxIdleConnsPerHost = o.jobs()
+	// A pull reads documents beside blobs.
+	t.MaxIdleConnsPerHost = 2 * o.small()
+	t.MaxIdleConns = 2 * t.MaxIdleConnsPerHost
 	// Bytes are what their digest says: nobody may compress them on the way.
 	t.DisableCompression = true
 	t.WriteBufferSize, t.ReadBufferSize = 128<<10, 64<<10
