@@ -348,15 +348,37 @@ func (p *pusher) hold(ctx context.Context, size int64) (done func(), err error) 
 func (p *pusher) putBlobs(ctx context.Context, blobs []ocispec.Descriptor) error {
 	at := slices.IndexFunc(blobs, func(b ocispec.Descriptor) bool { return b.Size <= smallBlob })
 	jobs := p.client.Jobs()
-	if at <= 0 || jobs == 1 {
-		if at == 0 {
-			jobs = p.client.SmallJobs()
-		}
+	if at < 0 {
 		return each(ctx, jobs, blobs, p.putBlob)
 	}
+	large, small := blobs[:at], blobs[at:]
+	ask := slices.IndexFunc(large, func(b ocispec.Descriptor) bool { return !p.client.Large(b) })
+	if ask < 0 {
+		ask = at
+	}
+	learn := p.client.LearnMounts(ask)
+	putSmall := func(ctx context.Context, jobs int) error {
+		defer learn(ctx, ocispec.Descriptor{})
+		return each(ctx, jobs, small, func(ctx context.Context, desc ocispec.Descriptor) error {
+			err := p.putBlob(ctx, desc)
+			if err == nil && p.has(desc.Digest) {
+				learn(ctx, desc)
+			}
+			return err
+		})
+	}
+	switch {
+	case at == 0:
+		return putSmall(ctx, p.client.SmallJobs())
+	case jobs == 1:
+		if err := putSmall(ctx, 1); err != nil {
+			return err
+		}
+		return each(ctx, 1, large, p.putBlob)
+	}
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(func() error { return each(inner, jobs, blobs[:at], p.putBlob) })
-	group.Go(func() error { return each(inner, p.client.SmallJobs()-jobs, blobs[at:], p.putBlob) })
+	group.Go(func() error { return each(inner, jobs, large, p.putBlob) })
+	group.Go(func() error { return putSmall(inner, p.client.SmallJobs()-jobs) })
 	if err := group.Wait(); err != nil {
 		return err
 	}

@@ -29,10 +29,11 @@ type Client struct {
 	mu    sync.Mutex
 	pause <-chan struct{} // closed when requests may go on; nil if they may
 
-	from      string      // a repository of the same registry that has the blobs, or ""
-	noMount   atomic.Bool // these credentials may not read there
-	mounts    atomic.Bool // a mount from the repository itself has told of a present blob
-	headFirst atomic.Bool // it tells nothing here
+	from      string        // a repository of the same registry that has the blobs, or ""
+	noMount   atomic.Bool   // these credentials may not read there
+	mounts    atomic.Bool   // a mount from the repository itself has told of a present blob
+	headFirst atomic.Bool   // it tells nothing here
+	learning  chan struct{} // closed when that was found out; nil if nobody does
 
 	referrers atomic.Int32 // whether the registry lists referrers
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/errdef"
@@ -76,7 +77,7 @@ func (c *Client) putBlob(ctx context.Context, desc ocispec.Descriptor, body *upl
 		from = ""
 	}
 	err := c.repo.Mount(ctx, desc, cmp.Or(from, c.repo.Reference.Repository), func() (io.ReadCloser, error) {
-		if from == "" && desc.Size >= askFirst && !c.mounts.Load() {
+		if from == "" && c.Large(desc) && !c.tells(ctx) {
 			if present, err := c.hasBlob(ctx, desc); err != nil {
 				return nil, err
 			} else if present {
@@ -100,6 +101,52 @@ func (c *Client) putBlob(ctx context.Context, desc ocispec.Descriptor, body *upl
 		c.mounts.Store(true)
 	}
 	return err
+}
+
+// LearnMounts spares large blobs the question whether a mount tells that they
+// are there: their uploads wait for the answer. The function that it returns
+// finds out by a blob that the repository holds for sure; with a zero descriptor
+// it gives up. It has to be called, and only the first call counts.
+// LearnMounts itself must be called before the first upload, with the number of
+// blobs to come that are [Client.Large]: for one, no request is made for it.
+func (c *Client) LearnMounts(large int) (learn func(ctx context.Context, held ocispec.Descriptor)) {
+	if large == 0 || c.from != "" {
+		return func(context.Context, ocispec.Descriptor) {}
+	}
+	c.learning = make(chan struct{})
+	var begun atomic.Bool
+	return func(ctx context.Context, held ocispec.Descriptor) {
+		if !begun.CompareAndSwap(false, true) {
+			return
+		}
+		defer close(c.learning)
+		if held.Digest == "" || large == 1 || c.mounts.Load() || c.headFirst.Load() {
+			return
+		}
+		// What fails here, fails again where it matters.
+		_ = c.run(ctx, string(held.Digest), func(ctx context.Context) error {
+			err := c.repo.Mount(ctx, held, c.repo.Reference.Repository, func() (io.ReadCloser, error) { return nil, errPresent })
+			if err == nil {
+				c.mounts.Store(true)
+			}
+			return err
+		})
+	}
+}
+
+// Large tells whether a blob is one of which it is asked whether it is there,
+// before it is sent in vain.
+func (*Client) Large(desc ocispec.Descriptor) bool { return desc.Size >= askFirst }
+
+// tells tells whether a mount from the repository itself tells of what is there.
+func (c *Client) tells(ctx context.Context) bool {
+	if c.learning != nil && !c.mounts.Load() {
+		select {
+		case <-c.learning:
+		case <-ctx.Done():
+		}
+	}
+	return c.mounts.Load()
 }
 
 // refusesMount tells whether a registry that answers a mount so may still take
