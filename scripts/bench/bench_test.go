@@ -128,7 +128,7 @@ func TestPeers(t *testing.T) {
 		if err := os.RemoveAll(out); err != nil {
 			t.Fatal(err)
 		}
-		if err := runPeer(args, bytes.NewReader(want)); err != nil {
+		if err := runPeer(t.Context(), args, bytes.NewReader(want), io.Discard); err != nil {
 			t.Errorf("%v: %v", args, err)
 		}
 		got, err := os.ReadFile(out)
@@ -136,10 +136,10 @@ func TestPeers(t *testing.T) {
 			t.Errorf("%v: wrote %d bytes, %v", args, len(got), err)
 		}
 	}
-	if err := runPeer([]string{"hash", filepath.Join(dir, "none")}, nil); err == nil {
+	if err := runPeer(t.Context(), []string{"hash", filepath.Join(dir, "none")}, nil, io.Discard); err == nil {
 		t.Error("a hash of nothing")
 	}
-	if err := runPeer(nil, nil); err == nil {
+	if err := runPeer(t.Context(), nil, nil, io.Discard); err == nil {
 		t.Error("a peer without a name")
 	}
 }

@@ -255,6 +255,42 @@ func makeShared(dir string, s sizes) error {
 	return l.finish()
 }
 
+// makeFlavours makes a layout of one index under the ref name "all", of n small
+// images. Another state gives the one in the middle other content.
+func makeFlavours(dir string, n, state int) error {
+	l, err := newLayout(dir)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		number := uint64(i)
+		if i == n/2 {
+			number += uint64(n * state)
+		}
+		y, err := l.layer(number, 1000)
+		if err != nil {
+			return err
+		}
+		if err := l.image(fmt.Sprintf("flavour-%05d", i), y); err != nil {
+			return err
+		}
+	}
+	for i := range l.entries {
+		// What tells one flavour from another, as in an index of Garden Linux.
+		l.entries[i].Platform = &ocispec.Platform{Architecture: "amd64", OS: "linux", OSVersion: "1.0"}
+		l.entries[i].Annotations = map[string]string{"cname": fmt.Sprintf("flavour-%05d-amd64-1.0", i), "architecture": "amd64"}
+	}
+	desc, err := l.json(ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: l.entries,
+	})
+	if err != nil {
+		return err
+	}
+	l.entries = nil
+	l.entry(desc, "all")
+	return l.finish()
+}
+
 func tagName(i int) string { return fmt.Sprintf("tag-%02d", i) }
 
 // makeSparse makes a layout of one artifact with one blob of zeros that needs

@@ -141,7 +141,7 @@ func (b *bench) extractAt(ctx context.Context, at place, s sizes) error {
 		{name: ours + " extract --rootfs", prepare: absent, commands: one(b.program, "extract", "--quiet", "--rootfs", lay+":"+rootRef, "-o", out)},
 	}, peers...)
 
-	r, err := b.startRegistry(ctx)
+	r, err := b.startRegistry(ctx, "")
 	if err != nil {
 		return err
 	}

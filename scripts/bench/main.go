@@ -73,16 +73,21 @@ type sizes struct {
 	disk int64 // bytes of the largest file in each
 
 	layer int64 // bytes of the gzipped layer whose files are compared
+
+	few      int64         // bytes of each of four blobs of a push
+	small    int           // manifests in an index
+	flavours int           // manifests in an index, one of which changes
+	patience time.Duration // with a peer that pushes or pulls
 }
 
 var (
-	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000, jobs: 200, disk: 2 << 20, layer: 200 << 20}
-	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000, jobs: 40, disk: 1 << 20, layer: 10 << 20}
+	fullSizes  = sizes{file: 1 << 30, blob: 128 << 20, blobs: 16, big: 4 << 30, images: []int{1000, 2000, 4000}, tags: 25, shared: 50 << 20, ownLayer: 6 << 20, rootFiles: 20000, jobs: 200, disk: 2 << 20, layer: 200 << 20, few: 512 << 20, small: 2000, flavours: 200, patience: 6 * time.Second}
+	quickSizes = sizes{file: 64 << 20, blob: 16 << 20, blobs: 8, big: 256 << 20, images: []int{100, 200, 400}, tags: 5, shared: 10 << 20, ownLayer: 2 << 20, rootFiles: 2000, jobs: 40, disk: 1 << 20, layer: 10 << 20, few: 16 << 20, small: 200, flavours: 20, patience: 3 * time.Second}
 )
 
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if len(args) > 0 && args[0] == "peer" {
-		return runPeer(args[1:], os.Stdin)
+		return runPeer(ctx, args[1:], os.Stdin, stdout)
 	}
 	// What a child process is said to have needed at most is never less than
 	// what this process had when it started it (Linux, exec): stay small.
@@ -147,20 +152,24 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 
 // experiments runs those that are asked for.
 func (b *bench) experiments(ctx context.Context, s sizes) error {
-	for _, e := range []struct {
+	type experiment struct {
 		name string
 		run  func(ctx context.Context, s sizes) error
-	}{
+	}
+	all := []experiment{
 		{"add", b.benchAdd},
 		{"verify", b.benchVerify},
 		{"pack", b.benchPack},
 		{"many", b.benchMany},
 		{"merge", b.benchMerge},
 		{"diff", b.benchDiff},
-		{"sync", b.benchSync},
 		{"extract", b.benchExtract},
 		{"memory", b.benchMemory},
-	} {
+	}
+	for _, step := range remoteSteps(s) {
+		all = append(all, experiment{step.name, b.remote(step)})
+	}
+	for _, e := range all {
 		switch {
 		case !b.only.MatchString(e.name):
 		case b.list:

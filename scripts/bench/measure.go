@@ -28,6 +28,8 @@ type contender struct {
 	prepare  func(ctx context.Context) error // before each run, not measured; may be nil
 	commands func() [][]string               // run one after the other
 	samples  []sample
+	traffic  traffic // of one run, where a server counts it
+	less     bool    // it does less than the others: no goal
 }
 
 // A peer that takes longer than slow is measured slowRounds times at most.

@@ -18,7 +18,7 @@ import (
 const peerBuffer = 1 << 20 // 1 MiB
 
 // runPeer does one thing in the plainest way, to be compared with.
-func runPeer(args []string, stdin io.Reader) error {
+func runPeer(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
 	name := strings.Join(args[:min(1, len(args))], "")
 	args = args[min(1, len(args)):]
 	switch {
@@ -36,9 +36,15 @@ func runPeer(args []string, stdin io.Reader) error {
 	case name == "write" && len(args) == 2: // a copy on the disk
 		return toFile(args[1], true, func(w io.Writer) error { return fromFile(args[0], nil, w) })
 	case name == "oras-pull" && len(args) == 3: // an artifact of a layout to a directory, unpacked
-		return orasPull(context.Background(), args[0], args[1], args[2])
+		return orasPull(ctx, args[0], args[1], args[2])
 	case name == "hash-stdin" && len(args) == 1: // stdin to a file on the disk, hashed on the way
 		return toFile(args[0], true, func(w io.Writer) error { return pass(stdin, sha256.New(), w) })
+	case name == "oras-send" && len(args) > 2: // LAYOUT HOST/REPO TAG...
+		return orasSend(ctx, args[0], args[1], args[2:])
+	case name == "oras-fetch" && len(args) > 2:
+		return orasFetch(ctx, args[0], args[1], args[2:])
+	case name == "serve":
+		return serve(args, stdin, stdout)
 	}
 	return fmt.Errorf("no peer %q with %d arguments", name, len(args))
 }

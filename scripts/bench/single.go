@@ -164,7 +164,7 @@ func (b *bench) benchMemory(ctx context.Context, s sizes) error {
 	if err := emptyLayout(empty); err != nil {
 		return err
 	}
-	registry, err := b.startRegistry(ctx)
+	registry, err := b.startRegistry(ctx, "")
 	if err != nil {
 		return err
 	}
