@@ -24,6 +24,9 @@ const (
 	deltaPatch       = ".patch"
 )
 
+// hexOf64 is as long as the hex digits of a sha256 digest.
+const hexOf64 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 // placeOfDelta tells the place of a file in deltaDir.
 func placeOfDelta(file string) (place, digest.Digest, error) {
 	for suffix, p := range map[string]place{deltaDescription: placeDescription, deltaPatch: placePatch} {
@@ -167,5 +170,8 @@ func (r *reader) delta(p *plan) error {
 	if len(raw) > delta.MaxDocument {
 		return fmt.Errorf("%w delta: its description has %d bytes, more than the limit of %d", layout.ErrInvalid, len(raw), delta.MaxDocument)
 	}
-	return r.file(deltaDir+"/"+digest.FromBytes(raw).Encoded()+deltaDescription, raw)
+	if err := r.file(deltaDir+"/"+digest.FromBytes(raw).Encoded()+deltaDescription, raw); err != nil {
+		return err
+	}
+	return r.patchFiles(p)
 }

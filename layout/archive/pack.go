@@ -37,6 +37,13 @@ type PackOptions struct {
 	// Base is what the receiver holds already: the archive becomes a delta, with
 	// only the blobs that it lacks; see package delta. Nil packs all.
 	Base *delta.Inventory
+	// Bases hold the content of Base, or of some of it: layers that have a
+	// predecessor there are stored as patches of it where that saves a tenth (see
+	// package patch). Key tells which entries are states of the same thing; see
+	// [delta.Predecessors]. A predecessor is read twice, in a temporary file if it
+	// does not lie in one. Nil stores all that Base lacks whole.
+	Bases []layout.Source
+	Key   func(ocispec.Descriptor) string
 	// Describe is told what the delta is before anything is written. Nil is
 	// silent.
 	Describe func(*delta.Description)
@@ -85,7 +92,7 @@ func pack(ctx context.Context, src layout.Source, w io.Writer, opts *PackOptions
 	if err != nil {
 		return err
 	}
-	return p.compressed(ctx, src, w, &o)
+	return errors.Join(p.compressed(ctx, src, w, &o), p.patches.close())
 }
 
 // compressed writes the archive as o says that it is compressed.

@@ -38,14 +38,14 @@ func packParts(ctx context.Context, src layout.Source, file string, partSize int
 	}
 	w, err := parts.Create(file, partSize)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.patches.close())
 	}
 	defer func() {
 		goOn := err != nil && ctx.Err() != nil
 		if goOn {
 			err = layout.WithHint(err, "the same command goes on where this one was interrupted; "+w.Work()+" has what is written so far")
 		}
-		err = errors.Join(err, w.Close(goOn))
+		err = errors.Join(err, w.Close(goOn), p.patches.close())
 	}()
 	if o.Compression == compress.None {
 		if err := parts.Expect(p.size(), partSize); err != nil {

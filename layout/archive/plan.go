@@ -20,6 +20,8 @@ type plan struct {
 	index []byte
 	blobs []ocispec.Descriptor // sorted by path
 	delta *delta.Description   // nil: it is no delta
+
+	patches patches // of delta
 }
 
 func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, error) {
@@ -59,6 +61,11 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 	}
 	if o.Base != nil {
 		p.delta = p.without(blobs, o.Base)
+		if o.Bases != nil {
+			if err := p.makePatches(ctx, src, x.Entries(), blobs, o); err != nil {
+				return nil, errors.Join(err, p.patches.close())
+			}
+		}
 		if o.Describe != nil {
 			o.Describe(p.delta)
 		}
@@ -171,6 +178,12 @@ func (p *plan) size() int64 {
 	}
 	n := member(ocispec.ImageLayoutFile, int64(len(marker))) + member(ocispec.ImageIndexFile, int64(len(p.index)))
 	n += member(blobsDir, 0)
+	if p.delta != nil {
+		n += member(deltaDir+"/", 0) + member(deltaDir+"/"+hexOf64+deltaDescription, int64(len(p.delta.Bytes())))
+		for _, s := range p.patches.spans {
+			n += member(deltaDir+"/"+hexOf64+deltaPatch, s.size)
+		}
+	}
 	var in digest.Algorithm // whose directory was counted last
 	for _, desc := range p.blobs {
 		if a := desc.Digest.Algorithm(); a != in {

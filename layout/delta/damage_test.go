@@ -113,6 +113,32 @@ func TestEveryDamageIsFound(t *testing.T) {
 	must(t, err)
 	raw := packed(ctx, t, whole, &archive.PackOptions{Base: v}).Bytes()
 	checkDamage(t, raw)
+	if testing.Short() {
+		return
+	}
+	// With a patch: every layer is the same but for one byte.
+	old := newLayout(t, filepath.Join(t.TempDir(), "old"), []string{large(0)})
+	next := newLayout(t, filepath.Join(t.TempDir(), "next"), []string{large(1)})
+	v, err = delta.Take(ctx, old)
+	must(t, err)
+	raw = packed(ctx, t, next, &archive.PackOptions{Base: v, Bases: []layout.Source{old}}).Bytes()
+	if !bytes.Contains(raw, []byte(".patch")) {
+		t.Fatal("the delta has no patch")
+	}
+	checkDamage(t, raw)
+}
+
+// large returns a layer that differs from the others in a few places.
+func large(n int) string {
+	var b bytes.Buffer
+	for i := range 3000 {
+		v := i * i * 7919
+		if i%1000 == 10 {
+			v += n
+		}
+		fmt.Fprintf(&b, "%x ", v)
+	}
+	return b.String()
 }
 
 func checkDamage(t *testing.T, raw []byte) {
@@ -152,12 +178,18 @@ func checkDamage(t *testing.T, raw []byte) {
 // The delta from A to B makes B out of A, file by file, whatever they are; and
 // A itself becomes B.
 func TestDeltaProperties(t *testing.T) {
+	patched := 0
+	defer func() {
+		if patched == 0 {
+			t.Error("no delta had a patch")
+		}
+	}()
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
 		dir, err := os.MkdirTemp(memory, "gloci-delta-")
 		must(t, err)
 		defer os.RemoveAll(dir)
-		layers := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "b", "c", "d", "e"}), 0, 4)
+		layers := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "b", "c", large(1), large(2), large(3)}), 0, 4)
 		artifacts := rapid.SliceOfN(layers, 0, 4)
 		a := newLayout(t, filepath.Join(dir, "a"), artifacts.Draw(t, "a")...)
 		defer a.Close()
@@ -165,7 +197,14 @@ func TestDeltaProperties(t *testing.T) {
 		defer b.Close()
 		v, err := delta.Take(ctx, a)
 		must(t, err)
-		raw := packed(ctx, t, b, &archive.PackOptions{Base: v}).Bytes()
+		po := &archive.PackOptions{Base: v}
+		if rapid.Bool().Draw(t, "patches") {
+			po.Bases = []layout.Source{a}
+		}
+		raw := packed(ctx, t, b, po).Bytes()
+		if again := packed(ctx, t, b, po).Bytes(); !bytes.Equal(raw, again) {
+			t.Fatal("the delta has other bytes the second time")
+		}
 		open := func() *archive.Archive {
 			d, err := archive.OpenReader(ctx, bytes.NewReader(raw), "delta.oci", nil)
 			must(t, err)
@@ -175,6 +214,7 @@ func TestDeltaProperties(t *testing.T) {
 		defer d.Close()
 		src, err := delta.Open(ctx, d, a)
 		must(t, err)
+		patched += len(d.Delta().Patches)
 		if again := packed(ctx, t, src, nil).Bytes(); !bytes.Equal(again, packed(ctx, t, b, nil).Bytes()) {
 			t.Fatal("the whole is packed to other bytes")
 		}

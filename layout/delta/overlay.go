@@ -13,6 +13,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gardenlinux/gloci-layout/compress"
+	"github.com/gardenlinux/gloci-layout/compress/patch"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
@@ -128,8 +130,51 @@ func (s *Source) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClos
 		if base := s.base(d); base != nil {
 			return base.Blob(ctx, desc)
 		}
+		if p, ok := s.desc.patch(d); ok {
+			return s.made(ctx, p)
+		}
 		return s.carrier.Blob(ctx, desc)
 	})
+}
+
+// made opens what a patch makes. Its digest is the caller's to verify.
+func (s *Source) made(ctx context.Context, p Patch) (io.ReadCloser, error) {
+	base, closer, err := OpenAt(ctx, s.bases[s.at[p.Base.Digest]], ocispec.Descriptor{Digest: p.Base.Digest, Size: p.Base.Size})
+	if err != nil {
+		return nil, err
+	}
+	rc, err := s.carrier.OpenPatch(ctx, p)
+	if err != nil {
+		return nil, errors.Join(err, closer.Close())
+	}
+	r, err := patch.NewReader(rc, base, p.Base.Size, p.Size)
+	if err != nil {
+		return nil, errors.Join(patchError(p, err), rc.Close(), closer.Close())
+	}
+	return &madeReader{r, rc, closer, p}, nil
+}
+
+// patchError names the blob that cannot be made; other errors stay as they are.
+func patchError(p Patch, err error) error {
+	if errors.Is(err, patch.ErrCorrupt) || errors.Is(err, compress.ErrCorrupt) || errors.Is(err, compress.ErrLimit) {
+		return fmt.Errorf("the patch for blob %s: %w: %w", p.Digest, layout.ErrInvalid, err)
+	}
+	return err
+}
+
+type madeReader struct {
+	*patch.Reader
+	rc, base io.Closer
+	patch    Patch
+}
+
+func (r *madeReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	return n, patchError(r.patch, err)
+}
+
+func (r *madeReader) Close() error {
+	return errors.Join(r.Reader.Close(), r.rc.Close(), r.base.Close())
 }
 
 // Blobs lists every blob of the whole; see [layout.Source].
@@ -164,6 +209,9 @@ func (s *Source) Stat(_ context.Context, d digest.Digest) (layout.BlobInfo, erro
 func (s *Source) Section(ctx context.Context, d digest.Digest) (f *os.File, off, size int64, err error) {
 	if _, err := s.Stat(ctx, d); err != nil {
 		return nil, 0, 0, err
+	}
+	if _, ok := s.desc.patch(d); ok {
+		return nil, 0, 0, fmt.Errorf("%s: blob %s is made of a patch: %w", s, d, errors.ErrUnsupported)
 	}
 	var src layout.Source = s.carrier
 	if base := s.base(d); base != nil {

@@ -318,6 +318,10 @@ func lastSeparator(s string) int {
 	return -1
 }
 
+// MatchLayers says which layer of b each of a is a state of; -1 is none. They are
+// matched as Compare does.
+func MatchLayers(a, b []ocispec.Descriptor) []int { return matchLayers(a, b).toB }
+
 // matchLayers matches layers by title, then content, then media type and
 // position. Layers of images have no titles: those that are equal are matched
 // first, so that one that was inserted does not shift all behind it.
