@@ -146,6 +146,9 @@ func (s *sourceFlags) complete(c *cli.Context, e *env, src layout.Source) (layou
 		bases = slices.Concat(implied, bases)
 	}
 	var whole *delta.Source
+	if err == nil && len(bases) == 0 {
+		err = delta.NoBase(src, carrier.Delta())
+	}
 	if err == nil {
 		whole, err = delta.Open(c.Context, carrier, bases...)
 	}

@@ -74,6 +74,13 @@ func TestReadme(t *testing.T) {
 	if strings.Contains(string(text), readmeRegistry) {
 		host = regtest.Start(t, nil).Host
 	}
+	runSteps(t, "README.md", dir, host, steps)
+}
+
+// runSteps runs the steps of file in dir, with host in the place of
+// readmeRegistry.
+func runSteps(t *testing.T, file, dir, host string, steps []step) {
+	t.Helper()
 	for _, s := range steps {
 		cmd := exec.CommandContext(context.Background(), "bash", "-euc", strings.ReplaceAll(s.command, readmeRegistry, host))
 		cmd.Dir = dir
@@ -88,8 +95,30 @@ func TestReadme(t *testing.T) {
 		}
 		got := strings.ReplaceAll(string(out), host, readmeRegistry)
 		if !shown(s.want).MatchString(got) {
-			t.Errorf("$ %s\n%s\nREADME.md shows\n%s", s.command, got, s.want)
+			t.Errorf("$ %s\n%s\n%s shows\n%s", s.command, got, file, s.want)
 		}
+	}
+}
+
+// The commands in docs/airgap.md do what it shows.
+func TestAirgapDoc(t *testing.T) {
+	text, err := os.ReadFile("../../docs/airgap.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var disk, next strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&disk, "%d\n", i)
+		fmt.Fprintf(&next, "%s%d\n", map[bool]string{true: "new "}[i/10 == 5000], i)
+	}
+	for name, content := range map[string]string{"disk.raw": disk.String(), "next.raw": next.String()} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, steps := range consoles(t, "docs/airgap.md", string(text)) {
+		runSteps(t, "docs/airgap.md", dir, readmeRegistry, steps)
 	}
 }
 

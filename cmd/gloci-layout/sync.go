@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -27,7 +28,7 @@ func newSyncCommand(e *env) *cli.Command {
 	flags = append(flags, opts.sign.flags()...)
 	flags = append(flags, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
-	flags = append(flags, opts.from.follows())
+	flags = append(flags, opts.from.follows(), baseFlag("what a delta lacks is in `SOURCE`"))
 	return &cli.Command{
 		Name: "sync", Usage: "make a repository of a registry hold what a source has", ArgsUsage: "SOURCE docker://HOST/REPO[:TAG]",
 		Description: "All ref names of SOURCE become tags; of a full reference, host/repo:tag, the tag. " +
@@ -47,6 +48,8 @@ func newSyncCommand(e *env) *cli.Command {
 			"What is there already is signed too, and no signature goes away.\n\n" +
 			"Flags that select send one manifest in place of each index; with --sparse the index stays as it is, " +
 			"and its other members are left away: the registry must have them, or take an index without.\n\n" +
+			"A delta (pack --base) may be sent to a repository that has its base: what it lacks is asked for there, blob by blob, " +
+			"before anything is sent; what is neither there nor in the SOURCE of --base is listed (exit status 3).\n\n" +
 			"Flags of registries without prefix are for the destination, but for --authfile and those of the configuration, " +
 			"which are for both ends.\n\n" + sourceHelp,
 		Flags:  append(flags, opts.from.registry.flags("src-")...),
@@ -91,7 +94,7 @@ type syncResult struct {
 	Referrers  []string `json:"referrers,omitempty" doc:"tags of lists of referrers that were written"`
 }
 
-func runSync(c *cli.Context, e *env, opts *syncOptions) error {
+func runSync(c *cli.Context, e *env, opts *syncOptions) (err error) {
 	if opts.push.Merge && opts.push.Replace {
 		return usagef(c, "--merge and --replace exclude each other")
 	}
@@ -121,6 +124,25 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) error {
 		return err
 	}
 	opts.push.Registry, opts.push.Registry.Jobs = *registry, opts.jobs
+	// The blobs that a delta lacks are at the destination, where it is a mirror
+	// that is brought forward.
+	var there layout.Source
+	defer func() {
+		if there != nil {
+			closeWith(&err, there.Close)
+		}
+	}()
+	opts.from.implied = func() ([]layout.Source, error) {
+		r, err := layoutsync.OpenTags(c.Context, repository, func([]string) []string { return nil }, registry)
+		if errors.Is(err, layout.ErrNotFound) {
+			return nil, nil // --base may have all
+		}
+		if err != nil {
+			return nil, err
+		}
+		there = r
+		return []layout.Source{r}, nil
+	}
 	return opts.from.with(c, e, c.Args().First(), func(src layout.Source, ref layout.Reference) error {
 		if opts.push.Prune && (ref.RefName != "" || ref.Digest != "" || dest.RefName != "" || opts.choice.narrows(c)) {
 			return usagef(c, "--prune goes with all of SOURCE: it would delete the tags that are left out")
