@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# usage: scripts/make-build.sh [--version 2150.1.0] [--commit abc12345] [--flavors A,B,...] [--cache DIR] OUT
+# usage: scripts/make-build.sh [--version 2150.1.0] [--commit abc12345] [--flavors A,B,...]
+#                              [--packages updates|release] [--cache DIR] OUT
 #
 # Writes what a Garden Linux build leaves in .build/ to the new directory OUT,
 # made from Debian packages: real root file systems, kernels and initrds under
@@ -13,6 +14,8 @@
 #   *_usi-amd64               .uki .esp.tar .raw      others     .raw
 #
 # A higher minor version has another base-files and more packages, as releases do.
+# With --packages release, kernel and packages are those of Debian's last point
+# release, without the updates since: an older build.
 # Downloads and root file systems are kept in DIR (default
 # ${XDG_CACHE_HOME:-~/.cache}/gloci-layout); remove it to get newer packages.
 # Needs the packages that scripts/ci-packages.sh lists under "build"; root
@@ -34,13 +37,14 @@ version=2150.1.0
 commit=abc12345
 flavors=container-amd64,container-arm64,baremetal_pxe-amd64,baremetal_pxe-arm64
 flavors+=,aws-gardener_prod_usi-amd64,gcp-gardener_prod-amd64
+packages=updates
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/gloci-layout
 out=
 arguments=("$@")
 while [ $# -gt 0 ]; do
 	case $1 in
 	--*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
-	--version | --commit | --flavors | --cache)
+	--version | --commit | --flavors | --packages | --cache)
 		[ $# -ge 2 ] || die "$1 needs a value" 64
 		declare "${1#--}=$2"
 		shift
@@ -59,6 +63,7 @@ done
 # shellcheck disable=SC2034 # build-images.sh reads it
 minor=${BASH_REMATCH[2]:-1}
 [[ $commit =~ ^([0-9a-f]{8}|local)$ ]] || die "$commit: not a commit of 8 hex digits or local" 64
+[[ $packages =~ ^(updates|release)$ ]] || die "$packages: not updates or release" 64
 if [ -e "$out" ] && ! rmdir "$out" 2>/dev/null; then
 	die "$out: exists"
 fi
@@ -83,6 +88,8 @@ fi
 # ---- the cache: one item per kind of root file system and per kernel
 
 suite=bookworm
+mirror=() # mmdebstrap's own: with updates
+[ "$packages" = updates ] || mirror=("deb http://deb.debian.org/debian $suite main")
 slim="base-files,base-passwd,bash,busybox-static,ca-certificates,coreutils,dash,dpkg,findutils,grep,gzip,kmod,mawk,netbase,sed,tar"
 metal=$slim,iproute2,systemd,systemd-sysv,udev
 extras=(publicsuffix wireless-regdb) # Architecture: all; one more per minor version
@@ -101,7 +108,7 @@ download() {
 			[ -n "$then" ] || cp "$1"/var/cache/apt/archives/*.deb "$target"
 			cd "$target"
 			export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
-			eval "$then"' "$suite" /dev/null >"$log" 2>&1; then
+			eval "$then"' "$suite" /dev/null "${mirror[@]}" >"$log" 2>&1; then
 		cat "$log" >&2
 		die "mmdebstrap --architectures=$1 --include=$3 failed"
 	fi
@@ -274,6 +281,8 @@ recipe=$(
 )
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)/build-$recipe
+[ "$packages" = updates ] || cache+=/$packages
+mkdir -p "${cache%/*}"
 exec 9>"${cache%/*}/lock"
 
 mkdir -p "$(dirname "$out")"
