@@ -12,7 +12,7 @@ VERSION ?= $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null
 PREFIX  ?= /usr/local
 GO      ?= go
 TOOLS   := $(CURDIR)/.tools/bin
-PEERS   := $(TOOLS)/registry $(TOOLS)/crane $(TOOLS)/regctl
+PEERS   := $(TOOLS)/registry $(TOOLS)/crane $(TOOLS)/regctl $(TOOLS)/conformance
 GOFILES  = $(shell git ls-files --cached --others --exclude-standard -- "*.go")
 
 export CGO_ENABLED := 0
@@ -27,6 +27,9 @@ registry      := github.com/distribution/distribution/v3/cmd/registry v3.1.2
 # Peers, for tests and benchmarks.
 crane         := github.com/google/go-containerregistry/cmd/crane v0.22.1
 regctl        := github.com/regclient/regclient/cmd/regctl v0.11.7
+
+# The conformance suite of the distribution specification, for tests of serve.
+conformance   := github.com/opencontainers/distribution-spec/conformance v0.0.0-20260831232431-97274622c111
 
 # What the move of github.com/containers/image to its new name will use.
 SUCCESSOR := go.podman.io/image/v5@v5.41.2
@@ -180,7 +183,7 @@ $(TOOLS)/.$(1)-$(lastword $($(1))):
 	fi
 	@touch $$@
 endef
-$(foreach t,golangci-lint gofumpt registry crane regctl,$(eval $(call tool,$(t))))
+$(foreach t,golangci-lint gofumpt registry crane regctl conformance,$(eval $(call tool,$(t))))
 
 .PHONY: clean
 clean: ## remove what was built

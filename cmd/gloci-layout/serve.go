@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/archive/parts"
 	"github.com/gardenlinux/gloci-layout/sync/serve"
 )
 
@@ -196,6 +197,10 @@ func (o *serveOptions) source(c *cli.Context, e *env, operand string) (serve.Sou
 	switch ref.Transport {
 	case "oci":
 		src.Files = []string{filepath.Join(ref.Location, "index.json")}
+	case "oci-archive":
+		if manifest := parts.Find(ref.Location); manifest != "" {
+			src.Files = append(src.Files, manifest) // of an archive that is split
+		}
 	case "dir":
 		src.Files = []string{filepath.Join(ref.Location, "manifest.json")}
 	case "docker":

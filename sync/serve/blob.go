@@ -210,10 +210,7 @@ func (c *call) deadline() {
 }
 
 func (c *call) sendSmall(p reply, f *os.File, off int64, verified stamp) error {
-	buf, ok := buffers.Get().(*[]byte)
-	if !ok {
-		return errors.ErrUnsupported // the pool has nothing else
-	}
+	buf := buffers.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
 	defer buffers.Put(buf)
 	part := (*buf)[:p.length]
 	if _, err := f.ReadAt(part, off+p.start); err != nil && !(errors.Is(err, io.EOF) && p.length == 0) {
@@ -285,7 +282,10 @@ func (c *call) sendSource(ctx context.Context, p reply) error {
 // stream sends p out of all of its blob, which rc verifies at its end: the last
 // bytes that p has wait until then.
 func (c *call) stream(p reply, rc io.Reader) error {
-	read, waiting := make([]byte, 256<<10), make([]byte, 256<<10)
+	one, two := buffers.Get().(*[]byte), buffers.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
+	defer buffers.Put(one)
+	defer buffers.Put(two)
+	read, waiting := *one, *two
 	kept := 0 // of waiting
 	at := int64(0)
 	begun := false

@@ -56,6 +56,8 @@ type server struct {
 	t   testing.TB
 	url string
 	log *logBuffer
+
+	client *http.Client // nil: the default one
 }
 
 type logBuffer struct {
@@ -134,7 +136,11 @@ func (s *server) do(method, path string, headers ...string) answer {
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Set(name, value)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	client := s.client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(r)
 	if err != nil {
 		return answer{err: err}
 	}
