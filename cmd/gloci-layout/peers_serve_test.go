@@ -66,7 +66,8 @@ func startServe(t *testing.T, args ...string) string {
 }
 
 // TestPeersServe lets the tools pull from a served directory and a served .oci
-// file, and compares what they got.
+// file, and compares what they got. The engines, which take longest, read the
+// directory too if GLOCI_BIG=1.
 func TestPeersServe(t *testing.T) {
 	r := newRich(t)
 	for form, source := range map[string]string{"directory": r.dir, "archive": r.archive} {
@@ -78,6 +79,9 @@ func TestPeersServe(t *testing.T) {
 					"regctl": regctlPulls, "oras-go": orasPulls, "containerd": containerdPulls,
 				} {
 					t.Run(name, func(t *testing.T) {
+						if form == "directory" && os.Getenv("GLOCI_BIG") == "" && slices.Contains([]string{"podman", "buildah", "containerd"}, name) {
+							t.Skip("without GLOCI_BIG=1 it reads the archive only")
+						}
 						t.Parallel()
 						test(t, v)
 					})

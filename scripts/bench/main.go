@@ -163,7 +163,6 @@ func (b *bench) experiments(ctx context.Context, s sizes) error {
 		{"many", b.benchMany},
 		{"merge", b.benchMerge},
 		{"diff", b.benchDiff},
-		{"sync", b.benchSync},
 		{"serve", b.benchServe},
 		{"extract", b.benchExtract},
 		{"memory", b.benchMemory},

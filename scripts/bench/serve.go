@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// A site is one server that gives out the same content, at /v2/bench/.
-type site struct {
+// A contestant is one server that gives out the same content, at /v2/bench/.
+type contestant struct {
 	name    string
 	missing string // why it is not measured
 	address string
@@ -70,7 +70,7 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 	if err != nil {
 		return err
 	}
-	sites := []*site{
+	sites := []*contestant{
 		b.ownSite(ctx, "serve a directory", lay), b.ownSite(ctx, "serve an .oci file", file),
 		b.registrySite(ctx, lay), b.nginxSite(ctx, lay, blob),
 	}
@@ -108,7 +108,7 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 	return nil
 }
 
-func (b *bench) showSites(sites []*site, s sizes) {
+func (b *bench) showSites(sites []*contestant, s sizes) {
 	b.printf("\nserve: a manifest to 32 connections, a blob of %s to 2\n", bytesText(s.file))
 	b.printf("  %-24s  %12s  %24s  %12s  %24s  %9s\n", "", "requests/s", "min - max", "bytes/s", "min - max", "max RSS")
 	for _, x := range sites {
@@ -173,7 +173,7 @@ func (b *bench) wrk(ctx context.Context, seconds, connections int, url string) (
 var wrkBytes = regexp.MustCompile(`Transfer/sec: *([0-9.]+)([KMG]?)B`)
 
 // start runs a server that lasts as long as ctx at most.
-func (x *site) start(ctx context.Context, env []string, args ...string) error {
+func (x *contestant) start(ctx context.Context, env []string, args ...string) error {
 	x.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	x.cmd.Env = env
 	if err := x.cmd.Start(); err != nil {
@@ -191,8 +191,8 @@ func (x *site) start(ctx context.Context, env []string, args ...string) error {
 	return nil
 }
 
-func (b *bench) ownSite(ctx context.Context, name, source string) *site {
-	x := &site{name: name}
+func (b *bench) ownSite(ctx context.Context, name, source string) *contestant {
+	x := &contestant{name: name}
 	var err error
 	if x.address, err = freeAddress(ctx); err == nil {
 		err = x.start(ctx, b.env, b.program, "serve", "--quiet", "--addr", x.address, source+"=bench")
@@ -203,9 +203,14 @@ func (b *bench) ownSite(ctx context.Context, name, source string) *site {
 	return x
 }
 
-func (b *bench) registrySite(ctx context.Context, lay string) *site {
-	x := &site{name: "the reference registry"}
-	r, err := b.startRegistry(ctx)
+func (b *bench) registrySite(ctx context.Context, lay string) *contestant {
+	x := &contestant{name: "the reference registry"}
+	address, err := freeAddress(ctx)
+	if err != nil {
+		x.missing = oneLine(err.Error())
+		return x
+	}
+	r, err := b.startRegistry(ctx, address)
 	if err == nil && r.missing != "" {
 		err = errors.New(r.missing)
 	}
@@ -220,8 +225,8 @@ func (b *bench) registrySite(ctx context.Context, lay string) *site {
 }
 
 // nginxSite gives out the files of the layout, without a copy of the blob.
-func (b *bench) nginxSite(ctx context.Context, lay, blob string) *site {
-	x := &site{name: "nginx", missing: missing("nginx")}
+func (b *bench) nginxSite(ctx context.Context, lay, blob string) *contestant {
+	x := &contestant{name: "nginx", missing: missing("nginx")}
 	if x.missing != "" {
 		return x
 	}

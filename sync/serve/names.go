@@ -3,6 +3,8 @@ package serve
 import (
 	"path/filepath"
 	"strings"
+
+	"github.com/gardenlinux/gloci-layout/layout"
 )
 
 const (
@@ -93,7 +95,7 @@ func NameOf(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs // "." has a name, too
 	}
-	name := strings.ToLower(filepath.Base(path))
+	name := strings.ToLower(strings.TrimSuffix(filepath.Base(path), layout.PartsSuffix))
 	for _, suffix := range []string{".gz", ".zst", ".tgz", ".tar", ".oci"} {
 		name = strings.TrimSuffix(name, suffix)
 	}

@@ -263,7 +263,7 @@ func TestRefNames(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"gardenlinux-2150.1.0.oci": "gardenlinux-2150.1.0", "/x/App_A.oci.gz": "app_a", "a..b": "a-b", "x.tar.zst": "x", "__": "layout", "a b": "a-b",
-		"x.tgz": "x", "Ünï": "n", "a.-_b": "a-b", "end-.": "end",
+		"x.tgz": "x", "x.oci.parts.json": "x", "Ünï": "n", "a.-_b": "a-b", "end-.": "end",
 	} {
 		if got := serve.NameOf(path); got != want || serve.ValidateName(got) != nil {
 			t.Errorf("NameOf(%q) = %q, want %q", path, got, want)
