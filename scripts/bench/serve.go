@@ -152,7 +152,8 @@ var wrkRate = regexp.MustCompile(`Requests/sec: *([0-9.]+)`)
 // bytes are those that the kernel received: those of responses that did not end
 // in time count as well.
 func (b *bench) wrk(ctx context.Context, seconds, connections int, url string) (requests, bytes float64, err error) {
-	out, err := b.output(ctx, "wrk", "-t1", "-c"+strconv.Itoa(connections), "-d"+strconv.Itoa(seconds)+"s", "--timeout", "60s", url)
+	out, err := b.output(ctx, "wrk", "-t1", "-c"+strconv.Itoa(connections), "-d"+strconv.Itoa(seconds)+"s", "--timeout", "60s",
+		"-H", "Accept: application/vnd.oci.image.manifest.v1+json", url) // without it the registry has no such manifest
 	if err != nil {
 		return 0, 0, err
 	}

@@ -150,8 +150,8 @@ func TestGracefulEnd(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, l) }()
-	run := &server{Server: s, t: t, url: "http://" + l.Addr().String(), log: &logBuffer{}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.url+"/v2/garden/blobs/"+string(large), nil)
+	url := "http://" + l.Addr().String()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v2/garden/blobs/"+string(large), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,11 +123,11 @@ func (c *call) sendBlob(p reply) error {
 	// More than once only if the file is replaced all the time.
 	for range 4 {
 		again, err := c.trySend(ctx, p)
-		if err != nil || !again {
+		if !again && !(errors.Is(err, errChanged) && c.status == 0) {
 			return err
 		}
 	}
-	return fmt.Errorf("%s: blob %s: %w: it changes all the time", b.home.src, b.digest, layout.ErrMismatch)
+	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
 }
 
 func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
@@ -255,8 +255,8 @@ func (c *call) sendFile(p reply, f *os.File, off int64, verified stamp) error {
 
 func unchanged(b *blob, f *os.File, verified stamp) error {
 	after, err := stampOf(f)
-	if err == nil && after != verified {
-		err = fmt.Errorf("%s: blob %s: %w: the file was written while it was sent", b.home.src, b.digest, layout.ErrMismatch)
+	if err == nil && !verified.sameContent(after) {
+		err = fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
 	}
 	return err
 }

@@ -1,7 +1,9 @@
 package serve_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -198,4 +200,56 @@ func bigLayer(t testing.TB, dir, content string) digest.Digest {
 		t.Fatal(err)
 	}
 	return layer.Digest
+}
+
+// Who is in the middle of a blob gets the rest of it though its file loses its
+// name, and nobody takes for whole what was written over meanwhile.
+func TestFileGoesWhileSent(t *testing.T) {
+	content := strings.Repeat("0123456789abcdef", 24<<20/16)
+	for name, tt := range map[string]struct {
+		disturb func(file string) error
+		whole   bool
+	}{
+		"removed": {os.Remove, true},
+		"renamed over": {func(file string) error {
+			return errors.Join(os.WriteFile(file+".new", []byte("new"), 0o644), os.Rename(file+".new", file))
+		}, true},
+		"written": {func(file string) error {
+			f, err := os.OpenFile(file, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte("X"), int64(len(content)-9))
+			return errors.Join(err, f.Close())
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "garden")
+			large := bigLayer(t, dir, content)
+			s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}})
+			age(t)
+			path := "/v2/garden/blobs/" + string(large)
+			if got := s.get(path); got.body != content {
+				t.Fatalf("status %d, %d bytes", got.status, len(got.body))
+			}
+			conn := s.dial("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			r := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			head := make([]byte, 1<<20)
+			if _, err := io.ReadFull(resp.Body, head); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.disturb(blobFile(dir, large)); err != nil {
+				t.Fatal(err)
+			}
+			rest, err := io.ReadAll(resp.Body)
+			got := string(head) + string(rest)
+			if tt.whole != (err == nil && got == content) || err == nil && got != content {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
 }

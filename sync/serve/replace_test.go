@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -69,6 +70,8 @@ func release(t testing.TB, dir string, n int) {
 	}
 }
 
+var errStatus = errors.New("not what was asked for")
+
 // pull fetches all that the tag names and returns the version that all of it
 // says it is of.
 func pull(client *http.Client, url string) (version string, err error) {
@@ -80,7 +83,7 @@ func pull(client *http.Client, url string) (version string, err error) {
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		if err != nil || resp.StatusCode != 200 {
-			return "", fmt.Errorf("%s %s: status %d, %w", kind, ref, resp.StatusCode, err)
+			return "", fmt.Errorf("%s %s: status %d, %.300q: %w", kind, ref, resp.StatusCode, b, errors.Join(err, errStatus))
 		}
 		if want := resp.Header.Get("Docker-Content-Digest"); digest.FromBytes(b).String() != want || strings.Contains(ref, ":") && ref != want {
 			return "", fmt.Errorf("%s %s: wrong bytes", kind, ref)

@@ -9,8 +9,19 @@ import (
 // stamp is that of no file.
 type stamp struct {
 	device, inode  uint64
+	links          uint64
 	size           int64
 	mtime, changed int64 // nanoseconds since 1970; changed is the ctime
+}
+
+// sameContent tells whether a file that is open has kept its content from one state
+// to the other. Whoever takes away its name, as by a rename over it, changes the
+// ctime, and the number of links; whoever writes changes the mtime.
+func (s stamp) sameContent(later stamp) bool {
+	if s.links != later.links {
+		later.links, later.changed = s.links, s.changed
+	}
+	return s == later
 }
 
 // unsettled is how long the times of a file may stay the same though it is

@@ -8,7 +8,7 @@ import (
 func stampInfo(info fs.FileInfo) stamp {
 	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.device, s.inode, s.changed = st.Dev, st.Ino, st.Ctim.Nano()
+		s.device, s.inode, s.links, s.changed = st.Dev, st.Ino, uint64(st.Nlink), st.Ctim.Nano()
 	}
 	return s
 }

@@ -10,7 +10,7 @@ import (
 func stampInfo(info fs.FileInfo) stamp {
 	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.device, s.inode = uint64(st.Dev), st.Ino
+		s.device, s.inode, s.links = uint64(st.Dev), st.Ino, uint64(st.Nlink)
 	}
 	return s
 }

@@ -107,21 +107,29 @@ func (s *Server) hashNow(b *blob) (_ stamp, err error) {
 	return before, s.judge(b, f, before, err)
 }
 
-// judge draws the conclusion from a read of all of f that ended with err.
+// errChanged reports a file that was written while it was read or sent.
+var errChanged = fmt.Errorf("%w: the file was written meanwhile", layout.ErrMismatch)
+
+// judge draws the conclusion from a read of all of f that ended with err. What
+// was read is right if there is none, whatever the file has now.
 func (s *Server) judge(b *blob, f *os.File, before stamp, err error) error {
 	after, statErr := stampOf(f)
 	switch {
 	case statErr != nil:
 		return errors.Join(err, statErr)
-	case after != before:
-		return fmt.Errorf("%s: blob %s: %w: the file was written while it was read", b.home.src, b.digest, layout.ErrMismatch)
 	case err == nil:
 		s.metrics.verified.Add(1)
 		s.metrics.verifiedBytes.Add(b.size)
-		b.state.learn(before, true)
+		if after == before {
+			b.state.learn(before, true)
+		}
+	case errors.Is(err, layout.ErrMismatch) && !before.sameContent(after):
+		err = fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
 	case errors.Is(err, layout.ErrMismatch):
 		s.metrics.damaged.Add(1)
-		b.state.learn(before, false)
+		if after == before {
+			b.state.learn(before, false)
+		}
 		err = fmt.Errorf("%s: %w", b.home.src, err)
 	}
 	return err
