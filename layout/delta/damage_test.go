@@ -128,6 +128,27 @@ func TestEveryDamageIsFound(t *testing.T) {
 	checkDamage(t, raw)
 }
 
+// A layer that changed little is a patch, and is made again.
+func TestPatch(t *testing.T) {
+	ctx := t.Context()
+	old := newLayout(t, filepath.Join(t.TempDir(), "old"), []string{large(0)})
+	next := newLayout(t, filepath.Join(t.TempDir(), "next"), []string{large(1)})
+	v, err := delta.Take(ctx, old)
+	must(t, err)
+	raw := packed(ctx, t, next, &archive.PackOptions{Base: v, Bases: []layout.Source{old}})
+	d, err := archive.OpenReader(ctx, raw, "delta.oci", nil)
+	must(t, err)
+	defer d.Close()
+	patches := d.Delta().Patches
+	if len(patches) != 1 || patches[0].Size != int64(len(large(1))) || patches[0].Patch.Size > 200 {
+		t.Fatalf("the patches are %v, want one of few bytes", patches)
+	}
+	must(t, archive.Unpack(ctx, d, old.Dir(), nil))
+	if got := files(t, old.Dir())[layout.BlobPath(patches[0].Digest)]; got != large(1) {
+		t.Errorf("the patch made %d bytes, want %d others", len(got), len(large(1)))
+	}
+}
+
 // large returns a layer that differs from the others in a few places.
 func large(n int) string {
 	var b bytes.Buffer
@@ -178,12 +199,6 @@ func checkDamage(t *testing.T, raw []byte) {
 // The delta from A to B makes B out of A, file by file, whatever they are; and
 // A itself becomes B.
 func TestDeltaProperties(t *testing.T) {
-	patched := 0
-	defer func() {
-		if patched == 0 {
-			t.Error("no delta had a patch")
-		}
-	}()
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
 		dir, err := os.MkdirTemp(memory, "gloci-delta-")
@@ -214,7 +229,6 @@ func TestDeltaProperties(t *testing.T) {
 		defer d.Close()
 		src, err := delta.Open(ctx, d, a)
 		must(t, err)
-		patched += len(d.Delta().Patches)
 		if again := packed(ctx, t, src, nil).Bytes(); !bytes.Equal(again, packed(ctx, t, b, nil).Bytes()) {
 			t.Fatal("the whole is packed to other bytes")
 		}
