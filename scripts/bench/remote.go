@@ -99,7 +99,8 @@ func (s *site) address() string {
 
 // race runs the contenders in turn. The first round counts requests. It is not
 // measured, but where it takes long: then it is one of our three, and the only
-// one of a peer. Peers that take longer than patience are ended.
+// one of a peer. Peers that take longer than patience, and twice as long as we
+// did, are ended.
 func (s *site) race(ctx context.Context, patience time.Duration, contenders []*contender) error {
 	b := s.b
 	b.others, b.elapsed = 0, 0
@@ -144,6 +145,9 @@ func (s *site) race(ctx context.Context, patience time.Duration, contenders []*c
 			}
 			if round == 0 {
 				c.traffic = seen
+			}
+			if own {
+				patience = max(patience, 2*sample.wall)
 			}
 			if round > 0 || sample.wall > long {
 				c.samples = append(c.samples, sample)
