@@ -52,6 +52,7 @@ func newServeCommand(e *env) *cli.Command {
 			&cli.StringFlag{Name: "log-format", Usage: "write the log of requests as `FORMAT` says: text or json", Value: "text", Destination: &opts.logFormat},
 			&cli.StringFlag{Name: "print-mirror-config", Usage: "serve nothing; print what makes `CLIENT` ask this address: " + strings.Join(serve.MirrorKinds, ", "), Destination: &opts.mirror},
 			opts.from.follows(),
+			baseFlag("what a delta lacks is in `SOURCE`"),
 		},
 		Action: func(c *cli.Context) error { return runServe(c, e, &opts) },
 	}
