@@ -61,7 +61,7 @@ func newKey(t *testing.T) *keyPair {
 }
 
 // keyOf makes the files of a key that containers/image does not make itself.
-func keyOf(t *testing.T, private any) *keyPair {
+func keyOf(t *testing.T, private crypto.Signer) *keyPair {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
@@ -71,7 +71,7 @@ func keyOf(t *testing.T, private any) *keyPair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := x509.MarshalPKIXPublicKey(private.(crypto.Signer).Public())
+	public, err := x509.MarshalPKIXPublicKey(private.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +383,7 @@ func TestSignKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, private := range map[string]any{"Ed25519": young, "P-384": curve} {
+	for name, private := range map[string]crypto.Signer{"Ed25519": young, "P-384": curve} {
 		t.Run(name, func(t *testing.T) {
 			reg := regtest.Start(t, nil)
 			l, _, _, _ := appOf(t)

@@ -69,3 +69,18 @@ func (m *Memory) giveToken(r *http.Request) *answer {
 	m.tokens[name] = &memoryToken{scopes: scopes}
 	return ok(http.StatusOK, nil).with("Content-Type", "application/json").json(map[string]string{"token": name})
 }
+
+// wanted returns the scope that a request needs; empty for the base.
+func wanted(r *http.Request) string {
+	name := strings.TrimPrefix(r.URL.Path, "/v2/")
+	for _, part := range []string{"/manifests/", "/blobs/", "/tags/", "/referrers/"} {
+		if i := strings.LastIndex(name, part); i > 0 {
+			actions := "pull"
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				actions = "pull,push"
+			}
+			return "repository:" + name[:i] + ":" + actions
+		}
+	}
+	return ""
+}

@@ -46,7 +46,7 @@ func Binary() (string, error) {
 
 // writeConfig writes the configuration of a registry that listens on socket and
 // returns its path.
-func writeConfig(dir, socket string, opts *Options) (string, error) {
+func writeConfig(dir, socket string, opts *Options, tokens *tokenServer) (string, error) {
 	var b strings.Builder
 	b.WriteString("version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n")
 	// Not inmemory: that driver of v3.1.2 answers tags/list with 404.
@@ -62,6 +62,9 @@ func writeConfig(dir, socket string, opts *Options) (string, error) {
 			return "", err
 		}
 		fmt.Fprintf(&b, "auth:\n  htpasswd:\n    realm: regtest\n    path: %s\n", file)
+	}
+	if tokens != nil {
+		fmt.Fprintf(&b, "auth:\n  token:\n    realm: %s\n    service: regtest\n    issuer: %s\n    rootcertbundle: %s\n", tokens.realm, tokenIssuer, tokens.certs)
 	}
 	config := filepath.Join(dir, "config.yml")
 	return config, os.WriteFile(config, []byte(b.String()), 0o600)

@@ -46,12 +46,12 @@ type Options struct {
 	// Users are the names and passwords of basic authentication, checked by the
 	// registry itself. Empty means that nobody has to log in.
 	Users map[string]string
-	// Bearer asks for tokens of a token server in place of basic
-	// authentication; Users may log in there.
+	// Bearer asks for tokens of a token server, which the registry itself checks,
+	// in place of basic authentication; Users may log in there.
 	Bearer bool
-	// TokenHost replaces the host of the token server in the challenge, to test
-	// clients that must not follow it. The server answers at every host name
-	// that resolves to it.
+	// TokenHost replaces the host of the token server in the challenge, with its
+	// port or without, to test clients that must not follow it. The server
+	// answers at every host name that resolves to it.
 	TokenHost string
 	// Delete allows DELETE, which the registry refuses otherwise.
 	Delete bool
@@ -107,9 +107,20 @@ func Start(t testing.TB, opts *Options) *Registry {
 			t.Error(err)
 		}
 	})
-	r := &Registry{dir: dir, Root: filepath.Join(dir, "root")}
+	r := &Registry{dir: dir, Root: filepath.Join(dir, "root"), server: httptest.NewUnstartedServer(nil)}
+	t.Cleanup(func() { r.server.Close() })
+	r.Host = r.server.Listener.Addr().String()
+	if opts.Bearer {
+		scheme := "http://"
+		if opts.TLS {
+			scheme = "https://"
+		}
+		if r.tokens, err = newTokenServer(dir, scheme+r.Host, opts); err != nil {
+			t.Fatal(err)
+		}
+	}
 	socket := filepath.Join(dir, "socket")
-	config, err := writeConfig(dir, socket, opts)
+	config, err := writeConfig(dir, socket, opts, r.tokens)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +130,6 @@ func Start(t testing.TB, opts *Options) *Registry {
 	if err := r.serve(socket, opts); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.server.Close)
 	if err := r.wait(t.Context()); err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "log"))
 		t.Fatalf("start %s: %v\n%s", binary, err, log)
@@ -156,9 +166,6 @@ func (r *Registry) serve(socket string, opts *Options) error {
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "registry"
 			p.Out.Host = p.In.Host
-			if opts.Bearer {
-				p.Out.Header.Del("Authorization")
-			}
 		},
 		Transport:     r.behind,
 		FlushInterval: -1,
@@ -168,11 +175,10 @@ func (r *Registry) serve(socket string, opts *Options) error {
 		},
 	}
 	var handler http.Handler = proxy
-	if opts.Bearer {
-		r.tokens = newTokenServer(opts, r.URL)
+	if r.tokens != nil {
 		handler = r.tokens.guard(proxy)
 	}
-	r.server = httptest.NewUnstartedServer(r.counted(handler))
+	r.server.Config.Handler = r.counted(handler)
 	// Clients that refuse the certificate are what tests want to see.
 	r.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	if opts.TLS {
@@ -186,7 +192,6 @@ func (r *Registry) serve(socket string, opts *Options) error {
 	} else {
 		r.server.Start()
 	}
-	r.Host = r.server.Listener.Addr().String()
 	return nil
 }
 
@@ -287,6 +292,10 @@ func (r *Registry) Intercept(hook Hook) {
 	defer r.mu.Unlock()
 	r.hook = hook
 }
+
+// ExpireTokens ends all tokens that were given so far: with Options.Bearer, the
+// registry refuses them as it does those whose time is over.
+func (r *Registry) ExpireTokens() { r.tokens.expire() }
 
 // FailAt answers request k with status and no body.
 func (r *Registry) FailAt(k, status int) {

@@ -119,7 +119,7 @@ func hint(e *Error) error {
 		return layout.WithHint(e, "put the authority's certificate into a certs.d directory or name one with --cert-dir")
 	case errors.As(e.Err, &record), strings.Contains(e.Err.Error(), "server gave HTTP response to HTTPS client"):
 		return layout.WithHint(e, "--tls-verify=false allows plain HTTP")
-	case errors.Is(e.Err, ErrTokenHost):
+	case errors.Is(e.Err, ErrTokenHost), strings.Contains(e.Err.Error(), "bearer realm host"): // the second is oras-go's
 		return layout.WithHint(e, "--trust-auth-host HOST lets the credentials go there")
 	}
 	return e

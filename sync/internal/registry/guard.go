@@ -1,11 +1,13 @@
 package registry
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,7 +43,16 @@ func newGuard(base, outside http.RoundTripper, origin *url.URL, repository strin
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if sameOrigin(req.URL, g.origin) {
-		return g.base.RoundTrip(req)
+		if realm := g.realm(req); realm != nil {
+			req = req.Clone(req.Context())
+			req.URL, req.Host = realm, ""
+			return g.token(req)
+		}
+		resp, err := g.base.RoundTrip(req)
+		if err == nil && resp.StatusCode == http.StatusUnauthorized {
+			g.standIn(resp.Header)
+		}
+		return resp, err
 	}
 	if req.Response != nil || req.Method != http.MethodGet && req.Method != http.MethodPost {
 		// The next hop of a redirect, such as to the storage of a blob, or an
@@ -55,6 +66,56 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	return g.token(req)
 }
 
+// standInPath is below no repository: their names begin with a letter or digit.
+const standInPath = "/v2/.token/"
+
+var realmOf = regexp.MustCompile(`(?i)(\brealm=")([^"]*)"`)
+
+// standIn writes URLs of the registry in place of those of trusted token servers
+// on other hosts. oras-go has no list of those, and refuses every server at an
+// internal address that is not the registry's own host, as of a registry and
+// its token server in one private network.
+func (g *guard) standIn(h http.Header) {
+	challenges := h.Values("WWW-Authenticate")
+	for i, c := range challenges {
+		challenges[i] = realmOf.ReplaceAllStringFunc(c, func(found string) string {
+			m := realmOf.FindStringSubmatch(found)
+			u, err := url.Parse(m[2])
+			if err != nil || u.Scheme != "https" && u.Scheme != g.origin.Scheme || !g.trusts(u) {
+				return found
+			}
+			return m[1] + g.origin.Scheme + "://" + g.origin.Host + standInPath + base64.RawURLEncoding.EncodeToString([]byte(m[2])) + `"`
+		})
+	}
+}
+
+// realm returns the URL that the one of req stands in for; nil if it is none.
+func (g *guard) realm(req *http.Request) *url.URL {
+	encoded, ok := strings.CutPrefix(req.URL.Path, standInPath)
+	if !ok || req.Response != nil {
+		return nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil
+	}
+	u, err := url.Parse(string(raw))
+	if err != nil {
+		return nil
+	}
+	query := u.Query()
+	for name, values := range req.URL.Query() {
+		query[name] = values
+	}
+	u.RawQuery = query.Encode()
+	return u
+}
+
+// trusts tells whether the user, or the list that is built in, names the host.
+func (g *guard) trusts(u *url.URL) bool {
+	return slices.ContainsFunc(g.trusted, func(t string) bool { return strings.EqualFold(t, u.Hostname()) || strings.EqualFold(t, u.Host) })
+}
+
 // token sends a request to a token server that is not at the registry's
 // origin. Without credentials in it, any public host may be asked.
 func (g *guard) token(req *http.Request) (*http.Response, error) {
@@ -62,8 +123,7 @@ func (g *guard) token(req *http.Request) (*http.Response, error) {
 	if g.origin.Scheme == "https" && req.URL.Scheme != "https" {
 		return nil, fmt.Errorf("%w: %s: not HTTPS", ErrTokenHost, host)
 	}
-	known := strings.EqualFold(host, g.origin.Hostname()) ||
-		slices.ContainsFunc(g.trusted, func(t string) bool { return strings.EqualFold(t, host) || strings.EqualFold(t, req.URL.Host) })
+	known := strings.EqualFold(host, g.origin.Hostname()) || g.trusts(req.URL)
 	secret := req.Header.Get("Authorization") != "" || req.Method == http.MethodPost
 	if known {
 		return g.base.RoundTrip(req)
@@ -78,13 +138,14 @@ func (g *guard) token(req *http.Request) (*http.Response, error) {
 	return g.outside.RoundTrip(req)
 }
 
+const mostRedirects = 5
+
 // redirect is the CheckRedirect of the client.
 func (g *guard) redirect(req *http.Request, via []*http.Request) error {
-	const most = 5
 	first := via[0]
 	switch {
-	case len(via) > most:
-		return fmt.Errorf("%w: more than %d", errRedirect, most)
+	case len(via) > mostRedirects:
+		return fmt.Errorf("%w: more than %d", errRedirect, mostRedirects)
 	case first.URL.Scheme == "https" && req.URL.Scheme != "https":
 		return fmt.Errorf("%w: from https to %s", errRedirect, req.URL.Scheme)
 	case !g.own(first):

@@ -43,7 +43,7 @@ func (e *localError) Unwrap() error { return e.err }
 // registries never mount, a HEAD does.
 func (c *Client) PutBlob(ctx context.Context, desc ocispec.Descriptor, open func(context.Context) (io.ReadCloser, error), sent func(int)) (bool, error) {
 	uploaded := false
-	err := c.run(ctx, string(desc.Digest), func(ctx context.Context) error {
+	upload := func(ctx context.Context) error {
 		body := &uploadBody{ctx: ctx, open: open, sent: sent}
 		defer body.abandon()
 		err := c.putBlob(ctx, desc, body)
@@ -55,6 +55,16 @@ func (c *Client) PutBlob(ctx context.Context, desc ocispec.Descriptor, open func
 			return nil
 		}
 		uploaded = err == nil && body.opened()
+		return err
+	}
+	err := c.run(ctx, string(desc.Digest), func(ctx context.Context) error {
+		err := upload(ctx)
+		// oras-go sends the content with the token that has opened the upload. If
+		// that has expired in between, a new upload begins with a new one.
+		var resp *errcode.ErrorResponse
+		if errors.As(err, &resp) && resp.Method == http.MethodPut && resp.StatusCode == http.StatusUnauthorized {
+			err = upload(ctx)
+		}
 		return err
 	})
 	var local *localError
