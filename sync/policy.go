@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containers/image/v5/directory"
@@ -31,7 +32,9 @@ var ErrRejected = errors.New("rejected by policy.json")
 // has no use for a file that most systems lack.
 type policies struct {
 	policy     *signature.Policy
-	open       bool // everything passes
+	file       string // of the policy
+	open       bool   // everything passes
+	lookaside  bool   // it asks for signatures of GnuPG
 	signatures signatures
 
 	mu   sync.Mutex
@@ -54,7 +57,9 @@ func newPolicies(opts *RegistryOptions) (*policies, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy: %w", err)
 		}
-		return &policies{policy: policy, open: isOpen(policy)}, nil
+		kinds := kindsOf(policy)
+		delete(kinds, "insecureAcceptAnything")
+		return &policies{policy: policy, file: file, open: len(kinds) == 0, lookaside: kinds["signedBy"]}, nil
 	}
 	return &policies{policy: openPolicy, open: true}, nil
 }
@@ -64,24 +69,30 @@ var openPolicy = &signature.Policy{
 	Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()},
 }
 
-// isOpen tells whether nothing that policy says can stop anything. Requirements
-// are of types that only the library knows, but for what they are in JSON.
-func isOpen(policy *signature.Policy) bool {
+// kindsOf returns the types of the requirements of policy, "" among them where
+// one has none or cannot be told. Requirements are of types that only the
+// library knows, but for what they are in JSON.
+func kindsOf(policy *signature.Policy) map[string]bool {
 	all := []signature.PolicyRequirements{policy.Default}
 	for _, scopes := range policy.Transports {
 		all = slices.AppendSeq(all, maps.Values(scopes))
 	}
+	kinds := map[string]bool{}
 	for _, requirements := range all {
 		if len(requirements) == 0 {
-			return false
+			kinds[""] = true
 		}
 		for _, r := range requirements {
-			if raw, err := json.Marshal(r); err != nil || string(raw) != `{"type":"insecureAcceptAnything"}` {
-				return false
+			var typed struct {
+				Type string `json:"type"`
 			}
+			if raw, err := json.Marshal(r); err != nil || json.Unmarshal(raw, &typed) != nil {
+				typed.Type = ""
+			}
+			kinds[typed.Type] = true
 		}
 	}
-	return true
+	return kinds
 }
 
 func (p *policies) get() (*signature.PolicyContext, error) {
@@ -143,16 +154,25 @@ func (p *policies) check(ctx context.Context, src, from layout.Source, desc ocis
 		return nil
 	}
 	found, readErr := p.signatures.of(ctx, whole(from), desc.Digest)
+	if r, ok := whole(from).(*Remote); ok && readErr == nil && p.lookaside {
+		var more [][]byte
+		more, readErr = r.client.Lookaside(ctx, desc.Digest)
+		found = append(found, more...)
+	}
 	if readErr != nil {
 		return fmt.Errorf("signatures of %s: %w", desc.Digest, readErr)
 	}
 	if len(found) > 0 {
 		err = p.checkSigned(ctx, c, ref, doc.Raw, found)
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", desc.Digest, err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	hint := "the policy is " + p.file + "; --policy FILE uses another one"
+	if strings.Contains(err.Error(), "no known Docker reference identity") {
+		hint = "content that is in no registry has no name: the policy has to say one, with a signedIdentity such as exactRepository"
+	}
+	return layout.WithHint(fmt.Errorf("%s: %w", desc.Digest, err), hint)
 }
 
 // checkSigned asks with signatures. The library takes those of sigstore from

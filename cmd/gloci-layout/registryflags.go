@@ -20,6 +20,7 @@ type registryFlags struct {
 	authFile, creds, certDir string
 	noCreds, tlsVerify       bool
 	registriesConf, policy   string
+	registriesDir            string
 	rate                     string
 	retry                    int
 	timeout                  time.Duration
@@ -62,6 +63,7 @@ func (r *registryFlags) flags(prefix string) []cli.Flag {
 		flags,
 		&cli.StringFlag{Name: "registries-conf", Usage: "use `FILE` in place of the system's registries.conf", Destination: &r.registriesConf},
 		&cli.StringFlag{Name: "policy", Usage: "use the signature policy in `FILE`", Destination: &r.policy},
+		&cli.StringFlag{Name: "registries.d", Usage: "use `DIR` in place of the system's registries.d, which says where signatures of GnuPG lie", Destination: &r.registriesDir},
 		&cli.StringFlag{Name: "limit-rate", Usage: "send and receive at most `BYTES` per second in all; K, M and G may follow the number", Destination: &r.rate},
 		&cli.IntFlag{Name: "retry", Usage: "send a request that failed up to `N` times more, where that may help", Value: layoutsync.DefaultTries - 1, Destination: &r.retry},
 		&cli.DurationFlag{Name: "timeout", Usage: "give up after `TIME`, such as 90s or 1h", Destination: &r.timeout},
@@ -79,7 +81,7 @@ func (r *registryFlags) options(c *cli.Context, e *env) (*layoutsync.RegistryOpt
 	}
 	opts := &layoutsync.RegistryOptions{
 		AuthFile: cmp.Or(r.authFile, common.authFile), Creds: layoutsync.Secret(r.creds), NoCreds: r.noCreds, CertDir: r.certDir,
-		RegistriesConf: common.registriesConf, Policy: common.policy, TrustAuthHosts: c.StringSlice("trust-auth-host"),
+		RegistriesConf: common.registriesConf, Policy: common.policy, RegistriesDir: common.registriesDir, TrustAuthHosts: c.StringSlice("trust-auth-host"),
 		UserAgent: "gloci-layout/" + version(), Logger: e.log,
 	}
 	if err := common.limits(c, opts); err != nil {

@@ -41,8 +41,8 @@ func newSyncCommand(e *env) *cli.Command {
 			"A tag that names the right digest already costs one request.\n\n" +
 			"If a tag holds entries that SOURCE has not, nothing is sent and they are listed (exit status 6), " +
 			"unless --merge or --replace says what to do with them. No tag is deleted, unless --prune asks for it.\n\n" +
-			"What policy.json rejects is not sent. Signatures of sigstore count that SOURCE has under the ref name or tag sha256-HEX.sig; " +
-			"those of GnuPG on other servers are not looked for. Artifacts and indexes are asked about like images.\n\n" +
+			"What policy.json rejects is not sent. Signatures of sigstore count that SOURCE has under the ref name or tag sha256-HEX.sig, " +
+			"and of a registry those of GnuPG that lie where registries.d says. Artifacts and indexes are asked about like images.\n\n" +
 			"With a key, everything that is pushed is signed as cosign, podman and skopeo do it: images, artifacts and indexes, " +
 			"for each tag that leads to them, under tags sha256-HEX.sig, which are moved before all others. " +
 			"What is there already is signed too, and no signature goes away.\n\n" +

@@ -72,6 +72,9 @@ type Options struct {
 	// Policy is the file with the signature policy (containers-policy.json(5));
 	// empty means that of the user or the system, if there is one.
 	Policy string
+	// RegistriesDir replaces the directories that say where signatures lie which
+	// no registry has (containers-registries.d(5)).
+	RegistriesDir string
 	// UserAgent is sent with every request.
 	UserAgent string
 	// Jobs is how many transfers run at once; 0 means DefaultJobs. Beside one
