@@ -54,12 +54,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitStatus(err)
 }
 
-// interrupted keeps the hint of what a signal has ended, if there is one.
+// interrupted keeps the hint of what a signal has ended, if there is one, and how
+// the tags stand.
 func interrupted(err error) error {
-	if h := hint(err); h != "" {
-		return layout.WithHint(errInterrupted, h)
+	end := errInterrupted
+	var pushed *outcomeError
+	if errors.As(err, &pushed) {
+		end = &outcomeError{errInterrupted, pushed.outcome}
 	}
-	return errInterrupted
+	if h := hint(err); h != "" {
+		return layout.WithHint(end, h)
+	}
+	return end
 }
 
 func (e *env) run(ctx context.Context, args []string) error {

@@ -37,10 +37,12 @@ func newSyncCommand(e *env) *cli.Command {
 			"What refers to the content, such as signatures, attestations and SBOMs, goes along, and tags of cosign are moved before all others; " +
 			"where the registry keeps no lists of referrers, those under tags sha256-HEX are kept up.\n\n" +
 			"First it finds out what is missing; then blobs and manifests are sent by digest; tags are moved last, " +
-			"when all is there. If a tag fails, those moved before are put back. " +
+			"when all is there. If a tag fails, or the sync is interrupted, those moved before are put back; " +
+			"the last line of the error says if that went well, and else names the tags. " +
 			"A tag that names the right digest already costs one request.\n\n" +
 			"If a tag holds entries that SOURCE has not, nothing is sent and they are listed (exit status 6), " +
-			"unless --merge or --replace says what to do with them. No tag is deleted, unless --prune asks for it.\n\n" +
+			"unless --merge or --replace says what to do with them. No tag is deleted, unless --prune asks for it; " +
+			"tags of signatures and lists of referrers, sha256-HEX and sha256-HEX.sig, stay even then, since digests may be used without a tag.\n\n" +
 			"What policy.json rejects is not sent. Signatures of sigstore count that SOURCE has under the ref name or tag sha256-HEX.sig, " +
 			"and of a registry those of GnuPG that lie where registries.d says. Artifacts and indexes are asked about like images.\n\n" +
 			"With a key, everything that is pushed is signed as cosign, podman and skopeo do it: images, artifacts and indexes, " +
@@ -173,7 +175,7 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) (err error) {
 			err = printErr
 		}
 		if err != nil || opts.push.DryRun {
-			return err
+			return withOutcome(err, report)
 		}
 		return opts.record(report)
 	})

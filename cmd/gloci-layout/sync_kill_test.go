@@ -152,6 +152,9 @@ func TestSyncSignals(t *testing.T) {
 					if moved && !strings.Contains(stdout, `"state":"restored"`) {
 						t.Errorf("tags were put back, and the report is\n%s", stdout)
 					}
+					if moved != strings.Contains(stderr, "\n  all tags are as before: ") || strings.Contains(stderr, "could be put back") {
+						t.Errorf("tags were put back: %v, and the last line is\n%s", moved, stderr)
+					}
 				}
 				w.reg.Reset()
 				mustRun(t, dir, w.args("new")...)
@@ -202,7 +205,7 @@ func TestSyncManyTags(t *testing.T) {
 			t.Errorf("the report has %s", bad)
 		}
 	}
-	if !strings.Contains(res.stderr, "403") {
+	if !strings.Contains(res.stderr, "403") || !strings.HasSuffix(res.stderr, "\n  all tags are as before: 136 tags put back\n") {
 		t.Errorf("stderr: %s", res.stderr)
 	}
 }
