@@ -18,6 +18,9 @@ type EditOptions struct {
 	// Without it referrers stay as they are, and [Edit.Stale] lists them. A
 	// signature over an old document says nothing of the new one in any case.
 	MoveReferrers bool
+	// Entry, if not nil, may edit the entries of indexes below index.json that
+	// name an edited manifest, m, after they were re-linked.
+	Entry func(entry *ocispec.Descriptor, m *Manifest)
 }
 
 // An Edit tells what an edit deep inside a layout has changed.
@@ -136,8 +139,9 @@ type editor struct {
 type outcome struct {
 	desc    ocispec.Descriptor // media type, digest and size
 	changed bool
-	retype  bool   // desc has the artifactType that entries get
-	data    []byte // for entries that embed the document
+	retype  bool      // desc has the artifactType that entries get
+	edited  *Manifest // what EditOptions.Entry is told
+	data    []byte    // for entries that embed the document
 }
 
 func (tx *Tx) newEditor(opts *EditOptions) *editor {
@@ -238,7 +242,10 @@ func (e *editor) document(ctx context.Context, doc *Document, depth int) (to out
 				return to, err
 			}
 			if to.changed {
-				x.Set(i, link(entry.desc, to))
+				x.Set(i, e.link(entry.desc, to))
+			}
+			if to.changed && OCIType(entry.desc.MediaType) == to.desc.MediaType && to.desc.MediaType != entry.desc.MediaType {
+				x.useOCIType() // a list of Docker names none of OCI
 			}
 		}
 		e.moveAnnotations(x)
@@ -261,8 +268,26 @@ func (e *editor) document(ctx context.Context, doc *Document, depth int) (to out
 			return to, err
 		}
 		raw, mediaType = m.Bytes(), m.MediaType()
+		if to, err = e.put(doc, raw, mediaType); e.manifests[d] != nil {
+			to.edited = m
+		}
+		return e.met(doc, to, err)
 	}
 	to, err = e.put(doc, raw, mediaType)
+	return e.met(doc, to, err)
+}
+
+// link is the function link, and what the caller does to such entries.
+func (e *editor) link(old ocispec.Descriptor, to outcome) ocispec.Descriptor {
+	desc := link(cloneDescriptor(old), to)
+	if to.edited != nil && e.opts.Entry != nil {
+		e.opts.Entry(&desc, to.edited)
+	}
+	return desc
+}
+
+// met remembers what doc refers to.
+func (e *editor) met(doc *Document, to outcome, err error) (outcome, error) {
 	if doc.Subject != nil && err == nil {
 		e.refs = append(e.refs, newReferrer(doc, to.at(doc.Descriptor), doc.Subject.Digest, BySubject))
 	}

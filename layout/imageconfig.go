@@ -209,3 +209,20 @@ func (c *imageConfig) bytes() []byte {
 	}
 	return raw
 }
+
+// DiffIDs returns what the config of the image doc says of its layers before
+// they were compressed (config.md, "rootfs").
+func DiffIDs(ctx context.Context, src Source, doc *Document) ([]digest.Digest, error) {
+	if !doc.IsImage() {
+		return nil, fmt.Errorf("%s: %w: no image", doc.Descriptor.Digest, ErrInvalid)
+	}
+	raw, err := ReadAll(ctx, src, *doc.Config, MaxDocument)
+	if err != nil {
+		return nil, err
+	}
+	config, err := parseImageConfig(*doc.Config, raw)
+	if err != nil {
+		return nil, err
+	}
+	return config.diffIDs, nil
+}

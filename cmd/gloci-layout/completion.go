@@ -48,7 +48,7 @@ func fixedValues(name string) []string {
 	switch name {
 	case "completion":
 		return cmdline.Shells
-	case "compress":
+	case "compress", "to":
 		return []string{"none", "gzip", "zstd"}
 	case "unknown-suffix":
 		return []string{"error", "octet-stream", "skip"}

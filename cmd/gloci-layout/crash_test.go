@@ -66,6 +66,7 @@ func crashCases() []*crashCase {
 		{name: "attach layer to an image", args: []string{"attach", "layer", "L", "set", "b.txt:application/vnd.oci.image.layer.v1.tar"}, layout: "L"},
 		{name: "detach layer", args: []string{"detach", "layer", "L", "deep", "--artifact-type", "application/x.files", "--title", "a.txt"}, layout: "L", again: 3},
 		{name: "replace layer", args: []string{"replace", "layer", "L", "deep", "--artifact-type", "application/x.files", "--title", "a.txt", "b.txt"}, layout: "L"},
+		{name: "recompress", args: []string{"recompress", "L", "deep", "--all", "--to", "zstd", "--move-referrers"}, layout: "L"},
 		{name: "attach referrer", args: []string{"attach", "referrer", "L", "deep", "--artifact-type", "application/x.sbom", "b.txt"}, layout: "L"},
 		{name: "annotate", args: []string{"annotate", "L", "deep", "--artifact-type", "application/x.files", "k=v"}, layout: "L"},
 		{name: "annotate entries", args: []string{"annotate", "L", "deep", "--artifact-type", "application/x.files", "--descriptor", "k=v"}, layout: "L"},

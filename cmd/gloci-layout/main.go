@@ -102,6 +102,7 @@ func newApp(e *env) *cli.App {
 			newAttachCommand(e),
 			newDetachCommand(e),
 			newReplaceCommand(e),
+			newRecompressCommand(e),
 			newAnnotateCommand(e),
 			newReferrersCommand(e),
 			newMergeCommand(e),

@@ -196,6 +196,9 @@ func textOf(v any) *string {
 // skips tells whether a field of a document does not count.
 func (g *Ignore) skips(pointer string) bool {
 	if key, ok := lastMember(pointer, "annotations"); ok {
+		if g.Compression && key == annotationZstd {
+			return true
+		}
 		if g.Times && key == ocispec.AnnotationCreated || anyGlob(g.Annotations, key) {
 			return true
 		}
@@ -231,3 +234,8 @@ func anyGlob(globs []string, key string) bool {
 		return err == nil && ok
 	})
 }
+
+// annotationZstd tells in the entry of an image that its layers are zstd, and so
+// belongs to how they are compressed. containers/image
+// internal/manifest/oci_index.go, OCI1InstanceAnnotationCompressionZSTD.
+const annotationZstd = "io.github.containers.compression.zstd"

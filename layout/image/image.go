@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -115,14 +114,7 @@ func baseLayers(doc *layout.Document) ([]ocispec.Descriptor, error) {
 		if !layout.IsImageLayer(l.MediaType) {
 			return nil, fmt.Errorf("base %s: %w: %s is no layer of an image", doc.Descriptor.Digest, layout.ErrInvalid, l.MediaType)
 		}
-		for docker, oci := range map[string]string{
-			"application/vnd.docker.image.rootfs.diff.tar":         ocispec.MediaTypeImageLayer,
-			"application/vnd.docker.image.rootfs.foreign.diff.tar": "application/vnd.oci.image.layer.nondistributable.v1.tar",
-		} {
-			if compression, ok := strings.CutPrefix(l.MediaType, docker); ok {
-				l.MediaType = oci + strings.Replace(compression, ".", "+", 1)
-			}
-		}
+		l.MediaType = layout.OCIType(l.MediaType)
 		layers = append(layers, l)
 	}
 	return layers, nil
