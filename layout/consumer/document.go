@@ -25,7 +25,17 @@ const (
 // serves a document under the media type that it had when it was pushed, which
 // is the one in its body: what the entry says of it may be anything. The
 // document's MediaType is that one. Annotations that are null are left out.
+//
+// Below [Remember] a document is read once.
 func ReadDocument(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (*layout.Document, error) {
+	m, _ := ctx.Value(memoKey{}).(*memo)
+	if m == nil || m.src != src || desc.Data != nil {
+		return readDocument(ctx, src, desc)
+	}
+	return m.document(ctx, desc)
+}
+
+func readDocument(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (*layout.Document, error) {
 	raw, err := layout.ReadAll(ctx, src, desc, layout.MaxDocument)
 	if err != nil {
 		return nil, err

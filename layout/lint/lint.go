@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/gardenlinux/gloci-layout/layout/consumer"
 )
 
 // A Severity tells how bad a finding is.
@@ -100,6 +102,7 @@ func Run(ctx context.Context, t *Tree, rules []Rule) ([]Finding, error) {
 		root, rule int
 	}
 	var all []placed
+	ctx = consumer.Remember(ctx, t.Source) // rules ask all consumers about the same documents
 	for i, r := range rules {
 		err := r.Check(ctx, t, func(f Finding) {
 			f.Rule = r.Name()
