@@ -168,6 +168,9 @@ func (m *Memory) Stat(_ context.Context, d digest.Digest) (layout.BlobInfo, erro
 	return layout.BlobInfo{}, fmt.Errorf("%s: %w", d, layout.ErrNotFound)
 }
 
+// Corrupt puts other content under a digest.
+func (m *Memory) Corrupt(d digest.Digest, content string) { m.blobs[d] = []byte(content) }
+
 // Delete takes a blob away.
 func (m *Memory) Delete(d digest.Digest) { delete(m.blobs, d) }
 
