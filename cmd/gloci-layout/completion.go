@@ -72,6 +72,8 @@ func fixedValues(name string) []string {
 		return serve.MirrorKinds
 	case "log-format":
 		return []string{"text", "json"}
+	case "format":
+		return []string{"text", "markdown", "html"}
 	case "platform":
 		return []string{"linux/amd64", "linux/arm64"}
 	}

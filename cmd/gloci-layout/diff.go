@@ -61,7 +61,7 @@ func newDiffCommand(e *env) *cli.Command {
 		&cli.BoolFlag{Name: "text", Usage: "show unified diffs of text files up to 1 MiB", Destination: &opts.text},
 		&cli.IntFlag{Name: "depth", Usage: "open archives in archives, `N` in one another", Value: 4, Destination: &opts.depth},
 		&cli.BoolFlag{Name: "stat", Usage: "print one line for each manifest that differs", Destination: &opts.stat},
-		&cli.StringFlag{Name: "format", Usage: "print `FORMAT`: text or markdown", Value: "text", Destination: &opts.format},
+		&cli.StringFlag{Name: "format", Usage: "print `FORMAT`: text, markdown or html (one file)", Value: "text", Destination: &opts.format},
 		&cli.StringFlag{Name: "color", Usage: "colour text `WHEN`: auto, always or never", Value: "auto", Destination: &opts.color},
 	}
 	return &cli.Command{
@@ -205,14 +205,16 @@ type diffPrinter interface {
 
 func (o *diffOptions) printer(c *cli.Context, e *env) (diffPrinter, error) {
 	switch {
-	case !slices.Contains([]string{"text", "markdown"}, o.format):
-		return nil, usagef(c, "--format %q: want text or markdown", o.format)
+	case !slices.Contains(fixedValues("format"), o.format):
+		return nil, usagef(c, "--format %q: want text, markdown or html", o.format)
 	case !slices.Contains([]string{"auto", "always", "never"}, o.color):
 		return nil, usagef(c, "--color %q: want auto, always or never", o.color)
-	case e.json && o.format == "markdown":
-		return nil, usagef(c, "--json and --format markdown exclude each other")
-	case o.stat && o.format == "markdown":
-		return nil, usagef(c, "--stat and --format markdown exclude each other")
+	case e.json && o.format != "text":
+		return nil, usagef(c, "--json and --format %s exclude each other", o.format)
+	case o.stat && o.format != "text":
+		return nil, usagef(c, "--stat and --format %s exclude each other", o.format)
+	case o.format == "html":
+		return newDiffHTML(e, c.Args().Get(0), c.Args().Get(1)), nil
 	case o.format == "markdown":
 		return newDiffMarkdown(e, c.Args().Get(0), c.Args().Get(1)), nil
 	case o.stat:

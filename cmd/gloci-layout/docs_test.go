@@ -53,6 +53,7 @@ var objects = []cmdline.Object{
 	{Command: "lint", Note: "one for each finding", Value: lintFindingResult{}},
 	{Command: "lint", Note: "at the end", Value: lintResult{}},
 	{Command: "lint", Note: "with --rules, one for each rule", Value: lintRuleResult{}},
+	{Command: "report", Note: "unless FILE is -", Value: reportResult{}},
 	{Command: "gc", Note: "one for each blob", Value: gcBlobResult{}},
 	{Command: "gc", Note: "at the end", Value: gcResult{}},
 	{Command: "pack", Note: "unless FILE.oci is -", Value: packResult{}},

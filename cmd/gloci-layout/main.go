@@ -117,6 +117,7 @@ func newApp(e *env) *cli.App {
 			newVerifyCommand(e),
 			newResolveCommand(e),
 			newLintCommand(e),
+			newReportCommand(e),
 			newGCCommand(e),
 			newPackCommand(e),
 			newUnpackCommand(e),

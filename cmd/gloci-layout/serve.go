@@ -33,6 +33,7 @@ func newServeCommand(e *env) *cli.Command {
 			"A SOURCE that changes, or is replaced, is loaded anew within a second, or at once on SIGHUP, when all that its index.json names is there; " +
 			"until then what was there before is served. " +
 			"A blob is hashed before its bytes leave, once for each state of its file; a damaged one is an error, never wrong bytes.\n\n" +
+			"In a browser, the same address shows what is in it, with downloads and comparisons.\n\n" +
 			"It listens on the loopback interface unless --addr says otherwise, prints the address, and serves until it is interrupted (SIGINT, SIGTERM): " +
 			"then requests that are under way have 10 seconds, and the exit status is 0. The log of requests goes to stderr, unless --quiet. " +
 			"/healthz and /metrics (Prometheus) are at the same address; docs/serve.md says more.\n\n" + serveSourceHelp,
@@ -99,6 +100,7 @@ func runServe(c *cli.Context, e *env, opts *serveOptions) (err error) {
 		o.Sources = append(o.Sources, src)
 	}
 	o.Log, o.Poll, o.Keep = e.log, opts.poll, opts.keep
+	o.Page = servedPage(e)
 	if opts.poll == 0 {
 		o.Poll = -1
 	}
