@@ -31,10 +31,14 @@ func newPackCommand(e *env) *cli.Command {
 			"The base is a source, or what inventory has written of one; given more than once, all of them together. " +
 			"A base that is a delta counts as the whole that it makes. " +
 			"With --delta-blobs a changed layer is compared with what the base has in its place, which then has to have content. " +
-			"verify, unpack, merge and all commands that read take a delta with --base SOURCE.\n\n" + sourceHelp,
+			"verify, unpack, merge and all commands that read take a delta with --base SOURCE.\n\n" +
+			"With --docker there is a manifest.json too, for docker load, with the container images under their ref names; " +
+			"a ref name that is no full name, such as host/repo:tag, becomes NAME:latest. Artifacts stay in the archive, and docker load does not see them.\n\n" + sourceHelp,
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "ref", Usage: "pack only what the ref name `REFNAME` names"},
 			&cli.StringFlag{Name: "split", Usage: "write parts of `SIZE` bytes; K, M and G may follow the number. FAT takes 4095M", Destination: &opts.split},
+			&cli.BoolFlag{Name: "docker", Usage: "make a file that docker load reads", Destination: &opts.docker},
+			&cli.StringFlag{Name: "platform", Usage: "with --docker: of indexes, the images of this `PLATFORM`, os/architecture[/variant]", Destination: &opts.platform},
 			&cli.BoolFlag{Name: "all", Usage: "pack blobs that nothing names too", Destination: &opts.all},
 			baseFlag("leave out what `SOURCE|INVENTORY` has"),
 			&cli.BoolFlag{Name: "delta-blobs", Usage: "with --base, store changed blobs as what changed in them, where that saves a tenth", Destination: &opts.deltaBlobs},
@@ -54,6 +58,8 @@ type packOptions struct {
 	level            int
 	split            string
 	deltaBlobs       bool
+	docker           bool
+	platform         string
 	from             sourceFlags
 }
 
@@ -75,7 +81,7 @@ type packDelta struct {
 
 func runPack(c *cli.Context, e *env, opts *packOptions) (err error) {
 	file := c.Args().Get(1)
-	po := archive.PackOptions{All: opts.all, NoReferrers: opts.noReferrers, Sparse: opts.sparse, Level: opts.level, Compression: compress.FormatOfName(file)}
+	po := archive.PackOptions{All: opts.all, NoReferrers: opts.noReferrers, Docker: opts.docker, Sparse: opts.sparse, Level: opts.level, Compression: compress.FormatOfName(file)}
 	if opts.compress != "" {
 		if po.Compression, err = compress.ParseFormat(opts.compress); err != nil {
 			return usagef(c, "--compress: %v", err)
@@ -89,6 +95,17 @@ func runPack(c *cli.Context, e *env, opts *packOptions) (err error) {
 	}
 	if po.Time, err = sourceDateEpoch(c); err != nil {
 		return err
+	}
+	if opts.docker && len(c.StringSlice("base")) > 0 {
+		return usagef(c, "--docker needs all content in the file, --base leaves some out")
+	}
+	if opts.platform != "" {
+		if !opts.docker {
+			return usagef(c, "--platform goes with --docker")
+		}
+		if po.DockerPlatform, err = layout.ParsePlatform(opts.platform); err != nil {
+			return usagef(c, "%v", err)
+		}
 	}
 	var partSize int64
 	if opts.split != "" {

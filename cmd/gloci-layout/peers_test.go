@@ -46,8 +46,9 @@ func TestPeers(t *testing.T) {
 			"crane-reads": craneReads, "crane-writes": craneWrites,
 			"regctl-reads": regctlReads, "regctl-writes": regctlWrites,
 			"oras-go-reads": orasReads, "oras-go-writes": orasWrites,
-			"containerd-reads": containerdReads,
-			"edit-skopeo":      editSkopeo, "edit-umoci": editUmoci, "edit-regctl": editRegctl, "edit-nested": editNested, "schema": passesSchema, "edit-into": editInto,
+			"containerd-reads":    containerdReads,
+			"archives-containers": archivesForContainers, "archives-others": archivesForOthers, "archives-us": archivesForUs,
+			"edit-skopeo": editSkopeo, "edit-umoci": editUmoci, "edit-regctl": editRegctl, "edit-nested": editNested, "schema": passesSchema, "edit-into": editInto,
 			"registry-as-source": registryAsSource,
 		} {
 			t.Run(name, func(t *testing.T) {

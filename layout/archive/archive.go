@@ -31,7 +31,8 @@
 //
 // [Pack] writes the same bytes for the same content, whatever the umask, the
 // clock, the locale, the user, the order of directories and the number of
-// cores. The members are oci-layout, index.json, the directory blobs/, and for
+// cores. The members are oci-layout, index.json, manifest.json if it is asked for
+// ([PackOptions].Docker), the directory blobs/, and for
 // each algorithm, by name, its directory and its blobs sorted by name. Tools
 // that do not make parent directories by themselves need those of the archive.
 // A header is USTAR with mode 0644 (0755 for a directory), owner 0, no owner's

@@ -49,6 +49,12 @@ type PackOptions struct {
 	Describe func(*delta.Description)
 	// Sparse leaves away members of indexes that src lacks.
 	Sparse bool
+	// Docker adds manifest.json, which docker load reads, with the container
+	// images; of an index the one for DockerPlatform, which may be nil if there
+	// is only one. More are [layout.ErrAmbiguous], none at all
+	// [layout.ErrNotFound]. Whatever else is packed stays in the archive.
+	Docker         bool
+	DockerPlatform *ocispec.Platform
 	// Time is the mtime of every member, cut to whole seconds, from 1970 to
 	// 2242. The zero Time means the Unix epoch: Pack never reads the clock.
 	Time time.Time
@@ -232,6 +238,11 @@ func (r *reader) archive(src layout.Source, p *plan) error {
 	}
 	if err := r.file(ocispec.ImageIndexFile, p.index); err != nil {
 		return err
+	}
+	if p.docker != nil {
+		if err := r.file(dockerFile, p.docker); err != nil {
+			return err
+		}
 	}
 	if err := r.delta(p); err != nil {
 		return err

@@ -17,9 +17,10 @@ import (
 
 // A plan is what goes into an archive.
 type plan struct {
-	index []byte
-	blobs []ocispec.Descriptor // sorted by path
-	delta *delta.Description   // nil: it is no delta
+	index  []byte
+	docker []byte               // manifest.json; nil: no such member
+	blobs  []ocispec.Descriptor // sorted by path
+	delta  *delta.Description   // nil: it is no delta
 
 	patches patches // of delta
 }
@@ -57,6 +58,14 @@ func makePlan(ctx context.Context, src layout.Source, o *PackOptions) (*plan, er
 			if _, ok := blobs[info.Digest]; !ok {
 				blobs[info.Digest] = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: info.Digest, Size: info.Size}
 			}
+		}
+	}
+	if o.Docker {
+		if o.Base != nil {
+			return nil, fmt.Errorf("%w options: a delta has not all that docker load needs", layout.ErrInvalid)
+		}
+		if p.docker, err = dockerManifest(ctx, src, x.Entries(), blobs, o); err != nil {
+			return nil, err
 		}
 	}
 	if o.Base != nil {
@@ -177,6 +186,9 @@ func (p *plan) size() int64 {
 		return int64(len(appendHeader(nil, name, size, typeRegular, epoch))) + size + padding(size)
 	}
 	n := member(ocispec.ImageLayoutFile, int64(len(marker))) + member(ocispec.ImageIndexFile, int64(len(p.index)))
+	if p.docker != nil {
+		n += member(dockerFile, int64(len(p.docker)))
+	}
 	n += member(blobsDir, 0)
 	if p.delta != nil {
 		n += member(deltaDir+"/", 0) + member(deltaDir+"/"+hexOf64+deltaDescription, int64(len(p.delta.Bytes())))
