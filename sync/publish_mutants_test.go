@@ -1,147 +1,132 @@
 package sync_test
 
 import (
-	"encoding/json"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"runtime/debug"
-	"strings"
 	"testing"
+
+	"github.com/gardenlinux/gloci-layout/layout/bugtest"
 )
 
-// publishMutants are the ways in which the protocol of publish can be broken,
-// each with the test that has to find it.
-var publishMutants = []struct {
-	name     string
-	file     string
-	old, new string // old stands once in file
-	run      string
-	says     string // what the test says then: a regular expression
-}{
+// publishBugs are the ways in which the protocol of publish can be broken, each
+// with the test that has to find it.
+var publishBugs = []bugtest.Bug{
 	{
-		name: "nothing is read again", file: "publish_loop.go",
-		old: "\t\tif done && !v.lagging && !p.unclear {\n",
-		new: "\t\tif done || !done {\n",
-		run: "^TestPublishInterleavings$/^two_flavours$", says: "the index has|entries, want",
+		Name: "nothing is read again",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_loop.go",
+			Old:  "\t\tif done && !v.lagging && !p.unclear {\n",
+			New:  "\t\tif PLANTED || done && !v.lagging && !p.unclear {\n",
+		}},
+		Run: "^TestPublishInterleavings$/^two_flavours$", Says: "the index has|entries, want",
 	},
 	{
-		name: "the tags move after the index", file: "publish.go",
-		old: "\terr = p.moveOwn(ctx)\n\tif err == nil {\n\t\terr = p.converge(ctx)\n\t}\n",
-		new: "\terr = p.converge(ctx)\n\tif err == nil {\n\t\terr = p.moveOwn(ctx)\n\t}\n",
-		run: "^TestPublishInterleavings$/^two_flavours$", says: "the index has|entries, want",
+		Name: "the tags move after the index",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish.go",
+			Old:  "\terr = p.moveOwn(ctx)\n\tif err == nil {\n\t\terr = p.converge(ctx)\n\t}\n",
+			New: "\tfirst, second := p.moveOwn, p.converge\n\tif PLANTED {\n\t\tfirst, second = second, first\n\t}\n" +
+				"\terr = first(ctx)\n\tif err == nil {\n\t\terr = second(ctx)\n\t}\n",
+		}},
+		Run: "^TestPublishInterleavings$/^two_flavours$", Says: "the index has|entries, want",
 	},
 	{
-		name: "what the index held is kept", file: "publish_loop.go",
-		old: "\t\tif v.tags[tag] != nil {\n\t\t\tcontinue // it has been here before, and was removed\n\t\t}\n",
-		new: "\t\tdelete(v.tags, tag)\n",
-		run: "^TestPublishAdopts$", says: "index map",
+		Name: "what the index held is kept",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_loop.go",
+			Old:  "\t\tif v.tags[tag] != nil {\n\t\t\tcontinue // it has been here before, and was removed\n\t\t}\n",
+			New:  "\t\tif PLANTED {\n\t\t\tdelete(v.tags, tag)\n\t\t} else if v.tags[tag] != nil {\n\t\t\tcontinue\n\t\t}\n",
+		}},
+		Run: "^TestPublishAdopts$", Says: "index map",
 	},
 	{
-		name: "equal entries are not sorted", file: "publish_index.go",
-		old: "\t\treturn cmp.Or(cmp.Compare(a.digest, b.digest), bytes.Compare(a.raw, b.raw))\n",
-		new: "\t\treturn cmp.Compare(1, 1)\n",
-		run: "^TestPublishSameBytesOfEqualEntries$", says: "other bytes of the same entries",
+		Name: "equal entries are not sorted",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_index.go",
+			Old:  "\t\treturn cmp.Or(cmp.Compare(a.digest, b.digest), bytes.Compare(a.raw, b.raw))\n",
+			New:  "\t\tif PLANTED {\n\t\t\treturn 0\n\t\t}\n\t\treturn cmp.Or(cmp.Compare(a.digest, b.digest), bytes.Compare(a.raw, b.raw))\n",
+		}},
+		Run: "^TestPublishSameBytesOfEqualEntries$", Says: "other bytes of the same entries",
 	},
 	{
-		name: "the tag of an entry is not looked up", file: "publish_look.go",
-		old: "\treturn v, p.lookUp(ctx, v)\n",
-		new: "\treturn v, nil\n",
-		run: "^TestPublishLag$", says: "adopted",
+		Name: "the tag of an entry is not looked up",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_look.go",
+			Old:  "\treturn v, p.lookUp(ctx, v)\n",
+			New:  "\tif PLANTED {\n\t\treturn v, nil\n\t}\n\treturn v, p.lookUp(ctx, v)\n",
+		}},
+		Run: "^TestPublishLag$", Says: "adopted",
 	},
 	{
-		name: "an old answer counts", file: "publish_look.go",
-		old: "\t\t\tdesc, lagging = own.seen(desc)\n",
-		new: "",
-		run: "^TestPublishLag$", says: "lag [0-9]+",
+		Name: "an old answer counts",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_look.go",
+			Old:  "\t\t\tdesc, lagging = own.seen(desc)\n",
+			New:  "\t\t\tif !PLANTED {\n\t\t\t\tdesc, lagging = own.seen(desc)\n\t\t\t}\n",
+		}},
+		Run: "^TestPublishLag$", Says: "lag [0-9]+",
 	},
 	{
-		name: "nobody waits for a late write", file: "publish.go",
-		old: "\tif err := p.wait(ctx, lifetime); err != nil {\n\t\treturn err\n\t}\n",
-		new: "",
-		run: "^TestPublishLateWrite$", says: "flavor 1: the index has",
+		Name: "nobody waits for a late write",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish.go",
+			Old:  "\tif err := p.wait(ctx, lifetime); err != nil {\n\t\treturn err\n\t}\n",
+			New:  "\tif PLANTED {\n\t} else if err := p.wait(ctx, lifetime); err != nil {\n\t\treturn err\n\t}\n",
+		}},
+		Run: "^TestPublishLateWrite$", Says: "flavor 1: the index has",
 	},
 	{
-		name: "foreign entries are not adopted", file: "publish_loop.go",
-		old: "\t\tif err := p.adoptAll(ctx, v); err != nil {\n\t\t\treturn err\n\t\t}\n",
-		new: "",
-		run: "^TestPublishAdopts$", says: "index map",
+		Name: "foreign entries are not adopted",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_loop.go",
+			Old:  "\t\tif err := p.adoptAll(ctx, v); err != nil {\n\t\t\treturn err\n\t\t}\n",
+			New:  "\t\tif PLANTED {\n\t\t} else if err := p.adoptAll(ctx, v); err != nil {\n\t\t\treturn err\n\t\t}\n",
+		}},
+		Run: "^TestPublishAdopts$", Says: "index map",
 	},
 	{
-		name: "tombstones are no tombstones", file: "publish_index.go",
-		old: "\t\t\tif t.key != \"\" {\n\t\t\t\tkeys[t.key] = true\n\t\t\t}\n\t\tcase t.isPart && member",
-		new: "\t\tcase t.isPart && member",
-		run: "^TestPublishReadsAnnotations$", says: "index map",
+		Name: "tombstones are no tombstones",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_index.go",
+			Old:  "\t\t\tif t.key != \"\" {\n\t\t\t\tkeys[t.key] = true\n\t\t\t}\n\t\tcase t.isPart && member",
+			New:  "\t\t\tif t.key != \"\" && !PLANTED {\n\t\t\t\tkeys[t.key] = true\n\t\t\t}\n\t\tcase t.isPart && member",
+		}},
+		Run: "^TestPublishReadsAnnotations$", Says: "index map",
 	},
 	{
-		name: "nothing is rolled back", file: "publish.go",
-		old: "\treturn errors.Join(err, p.rollBack(ctx))\n",
-		new: "\treturn err\n",
-		run: "^TestPublishInterrupted$", says: "is created|is moved|was not put back",
+		Name: "nothing is rolled back",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish.go",
+			Old:  "\treturn errors.Join(err, p.rollBack(ctx))\n",
+			New:  "\tif PLANTED {\n\t\treturn err\n\t}\n\treturn errors.Join(err, p.rollBack(ctx))\n",
+		}},
+		Run: "^TestPublishInterrupted$", Says: "is created|is moved|was not put back",
 	},
 	{
-		name: "the rollback touches what others have moved", file: "publish_tags.go",
-		old: "err == nil && now.Digest != o.desc.Digest:\n",
-		new: "err == nil && now.Digest == \"\":\n",
-		run: "^TestPublishRollsBackOwnOnly$", says: "moves",
+		Name: "the rollback touches what others have moved",
+		Edits: []bugtest.Edit{{
+			File: "sync/publish_tags.go",
+			Old:  "err == nil && now.Digest != o.desc.Digest:\n",
+			New:  "err == nil && now.Digest != o.desc.Digest && (!PLANTED || now.Digest == \"\"):\n",
+		}},
+		Run: "^TestPublishRollsBackOwnOnly$", Says: "moves",
 	},
-	{name: "control: no bug", file: "publish.go", old: "package sync\n", new: "package sync\n", run: "^TestPublishInterleavings$/^two_flavours$|^TestPublishAdopts$|^TestPublishLag$|^TestPublishInterrupted$"},
+	{Name: "control: no bug", Run: "^TestPublishInterleavings$/^two_flavours$|^TestPublishAdopts$|^TestPublishLag$|^TestPublishInterrupted$"},
 }
 
-// TestPublishMutants plants each bug into a copy and wants the test to fail.
+// TestPublishMutants plants each bug into a copy and wants the test to find it.
 func TestPublishMutants(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the tests once for each mutant")
+		t.Skip("builds the tests once more")
 	}
-	if os.Getenv("GLOCI_MUTANT") != "" {
+	if os.Getenv(bugtest.Variable) != "" {
 		t.Skip("inside a mutant")
 	}
-	for _, m := range publishMutants {
-		t.Run(m.name, func(t *testing.T) {
-			file, err := filepath.Abs(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := strings.Count(string(source), m.old); n != 1 {
-				t.Fatalf("%s holds the text to be changed %d times, want once: the mutant has to follow the program:\n%s", m.file, n, m.old)
-			}
-			dir := t.TempDir()
-			changed := write(t, dir, m.file, strings.Replace(string(source), m.old, m.new, 1))
-			overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: changed}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			args := []string{"test", "-vet=off", "-overlay=" + write(t, dir, "overlay.json", string(overlay)), "-run=" + m.run, "-timeout=3m"}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range info.Settings {
-					if s.Key == "-tags" {
-						args = append(args, "-tags="+s.Value)
-					}
-				}
-			}
-			cmd := exec.CommandContext(t.Context(), "go", append(args, ".")...)
-			// The home of this test is empty: the caches of go are the machine's.
-			cmd.Env = append(os.Environ(), "GLOCI_MUTANT=1", "CGO_ENABLED=0", "HOME="+realHome)
-			out, err := cmd.CombinedOutput()
-			found := regexp.MustCompile(".*(" + m.says + ").*").FindString(string(out))
-			switch {
-			case m.says == "" && err != nil:
-				t.Errorf("%s finds a bug where there is none:\n%s", m.run, out)
-			case m.says == "":
-			case strings.Contains(string(out), "[build failed]"):
-				t.Errorf("the mutant does not build:\n%s", out)
-			case err == nil:
-				t.Errorf("%s does not find it", m.run)
-			case found == "":
-				t.Errorf("%s does not say %q:\n%s", m.run, m.says, out)
-			default:
-				t.Logf("found: %.200s", strings.TrimSpace(found))
-			}
+	// The home of this test is empty: the caches of go are the machine's.
+	path := bugtest.Build(t, "..", publishBugs, []string{"HOME=" + realHome}, "test", "-c")
+	for _, b := range publishBugs {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			b.Find(t, path)
 		})
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/bugtest"
 )
 
 // buildBinary builds the program as it is shipped: static, with the tags of this
@@ -34,7 +34,7 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 	}
 	out := filepath.Join(filepath.Dir(self), "gloci-layout.real")
 	args := []string{"build", "-o", out}
-	if tags := buildTags(); tags != "" {
+	if tags := bugtest.BuildTags(); tags != "" {
 		args = append(args, "-tags="+tags)
 	}
 	cmd := exec.CommandContext(context.Background(), "go", append(args, ".")...)
@@ -44,20 +44,6 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 	}
 	return out, nil
 })
-
-// buildTags returns the build tags of this test run.
-func buildTags() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "-tags" {
-			return s.Value
-		}
-	}
-	return ""
-}
 
 func binary(t testing.TB) string {
 	t.Helper()
@@ -71,7 +57,11 @@ func binary(t testing.TB) string {
 // binaryEnv is the environment of the program in tests: nothing of the person
 // who runs them.
 func binaryEnv(home string) []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C", "GOMAXPROCS=2"}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C", "GOMAXPROCS=2"}
+	if bug, ok := os.LookupEnv(bugtest.Variable); ok {
+		env = append(env, bugtest.Variable+"="+bug)
+	}
+	return env
 }
 
 // fastDir is t.TempDir in memory where that can be had: tests with thousands of
