@@ -205,6 +205,7 @@ func stride() int {
 // TestPushFaults has every fault happen to every request of a push.
 func TestPushFaults(t *testing.T) {
 	t.Parallel()
+	muchGarbage(t)
 	versions := twoVersions(t)
 	for registry, opts := range faultRegistries {
 		var want map[string]digest.Digest
@@ -251,6 +252,7 @@ func seeds(t *testing.T, few int) int {
 // TestPushFaultPairs has two faults happen to random requests.
 func TestPushFaultPairs(t *testing.T) {
 	t.Parallel()
+	muchGarbage(t)
 	versions := twoVersions(t)
 	names := slices.Sorted(maps.Keys(faults))
 	opts := faultRegistries["plain"]
@@ -316,6 +318,7 @@ func TestPushInterrupted(t *testing.T) {
 // on afterwards.
 func TestPullFaults(t *testing.T) {
 	t.Parallel()
+	muchGarbage(t)
 	versions := twoVersions(t)
 	pull := func(ctx context.Context, t *testing.T, w *faultWorld, l *layout.Layout) error {
 		t.Helper()

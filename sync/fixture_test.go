@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"testing"
 
@@ -21,16 +22,25 @@ import (
 // realHome is that of whoever runs the tests.
 var realHome = os.Getenv("HOME")
 
-// TestMain keeps the machine's configuration and logins out of the tests.
+// TestMain keeps the machine's configuration and logins out of the tests, and
+// has them work in memory where they can: what they show of registries has
+// nothing to do with the fsyncs of thousands of layouts.
 func TestMain(m *testing.M) {
-	home, err := os.MkdirTemp("", "sync-test-")
+	memory := "/dev/shm"
+	if os.Getenv("TMPDIR") != "" {
+		memory = ""
+	}
+	home, err := os.MkdirTemp(memory, "sync-test-")
+	if err != nil {
+		home, err = os.MkdirTemp("", "sync-test-")
+	}
 	if err != nil {
 		panic(err)
 	}
 	for _, name := range []string{"REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_CONFIG_HOME", "CONTAINERS_REGISTRIES_CONF", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		_ = os.Unsetenv(name)
 	}
-	for name, value := range map[string]string{"HOME": home, "XDG_RUNTIME_DIR": home} {
+	for name, value := range map[string]string{"HOME": home, "XDG_RUNTIME_DIR": home, "TMPDIR": home} {
 		if err := os.Setenv(name, value); err != nil {
 			panic(err)
 		}
@@ -38,6 +48,13 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	_ = os.RemoveAll(home)
 	os.Exit(status)
+}
+
+// muchGarbage has the test collect garbage less often: it makes much of it, and
+// keeps little.
+func muchGarbage(t *testing.T) {
+	before := debug.SetGCPercent(400)
+	t.Cleanup(func() { debug.SetGCPercent(before) })
 }
 
 // options reach reg without anything of the machine.

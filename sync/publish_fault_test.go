@@ -113,6 +113,7 @@ func (c *faultCase) check(t *testing.T, m *regtest.Memory, report *layoutsync.Pu
 
 // Every fault at every request.
 func TestPublishFaults(t *testing.T) {
+	muchGarbage(t)
 	c := newFaultCase(t)
 	faults := map[string]regtest.Fault{
 		"drop":         {Kind: regtest.Drop},
@@ -165,6 +166,7 @@ func TestPublishFaults(t *testing.T) {
 
 // Interrupted at every request: the tags are put back, and it says so.
 func TestPublishInterrupted(t *testing.T) {
+	muchGarbage(t)
 	c := newFaultCase(t)
 	canceled := 0
 	for k := 1; k <= c.calls; k++ {

@@ -233,6 +233,7 @@ func wantTagged(runs ...run) *race {
 // All interleavings of the requests of two real publishers, and of one that
 // removes what another publishes.
 func TestPublishInterleavings(t *testing.T) {
+	muchGarbage(t)
 	one, two := run{kit: flavorKit(t, 0)}, run{kit: flavorKit(t, 1)}
 	t.Run("two flavours", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 0) })
 	t.Run("one dies", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 1) })
@@ -297,6 +298,7 @@ func TestPublishInterleavings(t *testing.T) {
 // Five publishers in random order, of which some die, and then one pass that
 // heals: nothing that has a tag is missing.
 func TestPublishSeeds(t *testing.T) {
+	muchGarbage(t)
 	var runs []run
 	for i := range 5 {
 		runs = append(runs, run{kit: flavorKit(t, i)})
