@@ -5,6 +5,7 @@ package main_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -305,7 +306,7 @@ func TestInterruptLongCommands(t *testing.T) {
 
 	for _, tt := range []struct {
 		args    []string
-		growing string // what shows that the command is in the middle; "" for those that only read
+		growing string // what shows that the command is in the middle; "" for those that only read the huge blob
 	}{
 		{[]string{"add", "artifact", "L", "--ref", "big", "--artifact-type", "application/vnd.example", "big", "--quiet"}, "L/.gloci/tmp-*/*"},
 		{[]string{"add", "image", "L", "oci:src:huge", "--quiet"}, "L/.gloci/tmp-*/*"},
@@ -324,7 +325,11 @@ func TestInterruptLongCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			go func() {
-				waitFor(ctx, filepath.Join(dir, tt.growing), tt.growing == "")
+				if tt.growing == "" {
+					waitForOpen(ctx, cmd.Process.Pid, wrong)
+				} else {
+					waitFor(ctx, filepath.Join(dir, tt.growing))
+				}
 				_ = cmd.Process.Signal(os.Interrupt)
 			}()
 			err := cmd.Wait()
@@ -346,13 +351,21 @@ func TestInterruptLongCommands(t *testing.T) {
 	}
 }
 
-// waitFor returns when a file that fits pattern has some bytes, or after a
-// moment where there is none to look for.
-func waitFor(ctx context.Context, pattern string, blind bool) {
-	if blind {
-		time.Sleep(300 * time.Millisecond)
-		return
+// waitForOpen returns when the process has a file open whose name ends with name.
+func waitForOpen(ctx context.Context, pid int, name string) {
+	for ctx.Err() == nil {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, file := range files {
+			if to, err := os.Readlink(file); err == nil && strings.HasSuffix(to, name) {
+				return
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// waitFor returns when a file that fits pattern has some bytes.
+func waitFor(ctx context.Context, pattern string) {
 	for ctx.Err() == nil {
 		names, _ := filepath.Glob(pattern)
 		for _, name := range names {
