@@ -13,6 +13,7 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
 	"github.com/gardenlinux/gloci-layout/layout/delta"
+	"github.com/gardenlinux/gloci-layout/layout/recompress"
 )
 
 func newPackCommand(e *env) *cli.Command {
@@ -46,7 +47,7 @@ func newPackCommand(e *env) *cli.Command {
 			&cli.BoolFlag{Name: "sparse", Usage: "pack indexes with members that SOURCE lacks, as pull --sparse leaves them", Destination: &opts.sparse},
 			&cli.StringFlag{Name: "compress", Usage: "compress as `FORMAT` none, gzip or zstd", Destination: &opts.compress},
 			&cli.IntFlag{Name: "level", Usage: "compress at `LEVEL`: gzip 1 to 9, zstd 1 to 22; 0 means the usual one", Destination: &opts.level},
-		}, opts.from.flags()...),
+		}, append(opts.to.flags(), opts.from.flags()...)...),
 		Action: func(c *cli.Context) error { return runPack(c, e, &opts) },
 	}
 }
@@ -60,6 +61,7 @@ type packOptions struct {
 	deltaBlobs       bool
 	docker           bool
 	platform         string
+	to               toFlags
 	from             sourceFlags
 }
 
@@ -156,10 +158,16 @@ func runPack(c *cli.Context, e *env, opts *packOptions) (err error) {
 		if po.All && po.RefNames != nil {
 			return usagef(c, "--all packs everything, not what some ref names name")
 		}
-		if partSize > 0 {
-			return packParts(c.Context, e, src, file, partSize, po)
+		if po.All && (opts.to.zstd || opts.to.gzip) {
+			return usagef(c, "--all packs what is there, and --to-zstd and --to-gzip something else")
 		}
-		return pack(c.Context, e, src, file, po)
+		what := recompress.CopyOptions{RefNames: po.RefNames, NoReferrers: po.NoReferrers, Sparse: po.Sparse}
+		return opts.to.with(c, e, src, what, func(src layout.Source) error {
+			if partSize > 0 {
+				return packParts(c.Context, e, src, file, partSize, po)
+			}
+			return pack(c.Context, e, src, file, po)
+		})
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/recompress"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 )
 
@@ -28,6 +29,7 @@ func newSyncCommand(e *env) *cli.Command {
 	flags = append(flags, opts.sign.flags()...)
 	flags = append(flags, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
+	flags = append(flags, opts.to.flags()...)
 	flags = append(flags, opts.from.follows(), baseFlag("what a delta lacks is in `SOURCE`"))
 	return &cli.Command{
 		Name: "sync", Usage: "make a repository of a registry hold what a source has", ArgsUsage: "SOURCE docker://HOST/REPO[:TAG]",
@@ -66,6 +68,7 @@ type syncOptions struct {
 	jobs                 int
 	referrers            referrersFlags
 	sign                 signFlags
+	to                   toFlags
 	common, dest         registryFlags
 	from                 sourceFlags
 }
@@ -149,36 +152,51 @@ func runSync(c *cli.Context, e *env, opts *syncOptions) (err error) {
 		if opts.push.Prune && (ref.RefName != "" || ref.Digest != "" || dest.RefName != "" || opts.choice.narrows(c)) {
 			return usagef(c, "--prune goes with all of SOURCE: it would delete the tags that are left out")
 		}
-		targets, err := layoutsync.Targets(c.Context, src, ref, dest.RefName)
+		if ref.Digest != "" && (opts.to.zstd || opts.to.gzip) {
+			return usagef(c, "%s: its digest changes with --to-zstd and --to-gzip; name it by a ref name", ref)
+		}
+		what := recompress.CopyOptions{NoReferrers: opts.referrers.out(), Sparse: opts.push.Sparse}
+		if ref.RefName != "" {
+			what.RefNames = []string{ref.RefName}
+		}
+		return opts.to.with(c, e, src, what, func(src layout.Source) error {
+			return opts.sync(c, e, choice, src, ref, repository, dest.RefName)
+		})
+	})
+}
+
+// sync pushes what was chosen of src to repository, where tag may give it
+// another name.
+func (opts *syncOptions) sync(c *cli.Context, e *env, choice *layoutsync.Choice, src layout.Source, ref layout.Reference, repository layoutsync.Repository, tag string) error {
+	targets, err := layoutsync.Targets(c.Context, src, ref, tag)
+	if err != nil {
+		return err
+	}
+	if src, opts.push.Targets, err = choice.Apply(c.Context, src, targets); err != nil {
+		return err
+	}
+	if opts.digestFile != "" && len(opts.push.Targets) != 1 {
+		return usagef(c, "--digest-file is for one tag, and SOURCE has %d; --lock-file takes any number", len(opts.push.Targets))
+	}
+	if !opts.referrers.out() {
+		more, err := layoutsync.ReferrerTargets(c.Context, src, opts.push.Targets)
 		if err != nil {
 			return err
 		}
-		if src, opts.push.Targets, err = choice.Apply(c.Context, src, targets); err != nil {
-			return err
-		}
-		if opts.digestFile != "" && len(opts.push.Targets) != 1 {
-			return usagef(c, "--digest-file is for one tag, and SOURCE has %d; --lock-file takes any number", len(opts.push.Targets))
-		}
-		if !opts.referrers.out() {
-			more, err := layoutsync.ReferrerTargets(c.Context, src, opts.push.Targets)
-			if err != nil {
-				return err
-			}
-			more = slices.DeleteFunc(more, func(t layoutsync.Target) bool { return choice.Excludes(t.RefName) })
-			opts.push.Targets = append(opts.push.Targets, more...)
-		}
-		p := e.startProgress("push", true)
-		opts.push.Progress = p.event
-		report, err := layoutsync.Push(c.Context, src, repository, &opts.push)
-		p.stop()
-		if printErr := printReport(e, report, err != nil); err == nil {
-			err = printErr
-		}
-		if err != nil || opts.push.DryRun {
-			return withOutcome(err, report)
-		}
-		return opts.record(report)
-	})
+		more = slices.DeleteFunc(more, func(t layoutsync.Target) bool { return choice.Excludes(t.RefName) })
+		opts.push.Targets = append(opts.push.Targets, more...)
+	}
+	p := e.startProgress("push", true)
+	opts.push.Progress = p.event
+	report, err := layoutsync.Push(c.Context, src, repository, &opts.push)
+	p.stop()
+	if printErr := printReport(e, report, err != nil); err == nil {
+		err = printErr
+	}
+	if err != nil || opts.push.DryRun {
+		return withOutcome(err, report)
+	}
+	return opts.record(report)
 }
 
 // printReport prints what a push did. Of one that failed that is said only
