@@ -483,7 +483,7 @@ func TestCredentialsStay(t *testing.T) {
 				if err == nil {
 					t.Error("the token server was asked in plain HTTP")
 				}
-			} else if !errors.Is(err, tt.want) && (tt.want != errAny || err == nil) {
+			} else if !errors.Is(err, tt.want) && (!errors.Is(tt.want, errAny) || err == nil) {
 				t.Errorf("Blob = %v, want %v", err, tt.want)
 			}
 			if requests > 2+1+5 { // ping, 401, blob, redirects

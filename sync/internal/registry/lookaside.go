@@ -92,7 +92,7 @@ func (c *Client) lookasideBase() (*url.URL, error) {
 
 // outsider returns a client for a server that is no registry.
 func (c *Client) outsider(u *url.URL) (*http.Client, func(), error) {
-	var base http.RoundTripper = c.opts.Transport
+	base := c.opts.Transport
 	end := func() {}
 	if base == nil {
 		// What the user has said of certificates is for the registry's host.
