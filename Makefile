@@ -118,7 +118,7 @@ check-darwin:
 
 # The race detector needs cgo.
 .PHONY: check-race
-check-race: $(TOOLS)/registry
+check-race: $(TOOLS)/registry $(TOOLS)/conformance
 	@if command -v gcc >/dev/null; then \
 		CGO_ENABLED=1 $(GO) test $(GOFLAGS_ALL) -timeout $(TESTTIME) -race -short $(RACE); \
 	else echo 'make check-race: gcc is not installed: the race detector did not run' >&2; fi

@@ -236,7 +236,13 @@ func TestPublishInterleavings(t *testing.T) {
 	muchGarbage(t)
 	one, two := run{kit: flavorKit(t, 0)}, run{kit: flavorKit(t, 1)}
 	t.Run("two flavours", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 0) })
-	t.Run("one dies", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 1) })
+	t.Run("one dies", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes thousands of runs")
+		}
+		t.Parallel()
+		wantTagged(one, two).explore(t, 1)
+	})
 	t.Run("alias", func(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes ten thousand runs")
