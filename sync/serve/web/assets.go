@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gardenlinux/gloci-layout/layout/show"
@@ -82,25 +83,28 @@ func serveAsset(w http.ResponseWriter, r *http.Request, name string) {
 }
 
 // templates are those of all pages. Strings of a layout are clean before they
-// come here; what is asked for in an address is cleaned by the templates.
-var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"clean":  show.Clean,
-	"count":  count,
-	"style":  func() string { return "/-/" + style.name },
-	"script": func() string { return "/-/" + script.name },
-	"icon":   func() string { return "/-/" + icon.name },
-	"css":    func() template.CSS { return template.CSS(style.content) },
-	"js":     func() template.JS { return template.JS(script.content) },
-	"policy": staticPolicy,
-	"plural": plural,
-	"list":   func(items ...any) any { return items },
-	"documents": func(label string, list []documentView) any {
-		return struct {
-			Label string
-			List  []documentView
-		}{label, list}
-	},
-}).ParseFS(templateFiles, "templates/*.html"))
+// come here; what is asked for in an address is cleaned by the templates. They
+// are parsed when a page is asked for: every command links them in.
+var templates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{
+		"clean":  show.Clean,
+		"count":  count,
+		"style":  func() string { return "/-/" + style.name },
+		"script": func() string { return "/-/" + script.name },
+		"icon":   func() string { return "/-/" + icon.name },
+		"css":    func() template.CSS { return template.CSS(style.content) },
+		"js":     func() template.JS { return template.JS(script.content) },
+		"policy": staticPolicy,
+		"plural": plural,
+		"list":   func(items ...any) any { return items },
+		"documents": func(label string, list []documentView) any {
+			return struct {
+				Label string
+				List  []documentView
+			}{label, list}
+		},
+	}).ParseFS(templateFiles, "templates/*.html"))
+})
 
 // staticPolicy is that of a file.
 func staticPolicy() string {

@@ -308,7 +308,7 @@ type repositoryView struct {
 // writeStatic writes a page as a file.
 func writeStatic(w io.Writer, name string, view any) error {
 	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, name, view); err != nil {
+	if err := templates().ExecuteTemplate(&b, name, view); err != nil {
 		return err
 	}
 	_, err := w.Write(b.Bytes())

@@ -249,7 +249,7 @@ func (x *request) fail(err error) {
 	}
 	v := errorView{frame: x.frame(head), Message: err.Error()}
 	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, "error", v); err != nil {
+	if err := templates().ExecuteTemplate(&b, "error", v); err != nil {
 		http.Error(x.w, "error", http.StatusInternalServerError)
 		return
 	}
@@ -290,7 +290,7 @@ func (x *request) fresh(states ...string) bool {
 // render writes a page. It is made whole before the first byte leaves.
 func (x *request) render(name string, view any) error {
 	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, name, view); err != nil {
+	if err := templates().ExecuteTemplate(&b, name, view); err != nil {
 		return err
 	}
 	x.w.Header().Set("Content-Type", "text/html; charset=utf-8")
