@@ -41,7 +41,7 @@ FUZZTIME   ?= 30s
 BENCHFLAGS ?=
 TESTFLAGS  ?=
 # Of one package: the tests of the program kill it thousands of times.
-TESTTIME   ?= 30m
+TESTTIME   ?= 40m
 RACE       := ./compress/... ./layout/... ./sync/...
 
 .PHONY: help
