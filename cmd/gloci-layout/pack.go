@@ -211,6 +211,7 @@ func (r *packResult) describe(po *archive.PackOptions) (expected func() string) 
 func pack(ctx context.Context, e *env, src layout.Source, file string, po archive.PackOptions) error {
 	p := e.startProgress("pack", false)
 	po.Progress = p.event
+	po.NoDigest = e.quiet && !e.json // nobody is told
 	r := packResult{File: file}
 	expected := r.describe(&po)
 	if file == "-" {

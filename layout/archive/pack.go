@@ -62,6 +62,9 @@ type PackOptions struct {
 	// [compress.NewWriter].
 	Compression compress.Format
 	Level       int
+	// NoDigest has [PackFile] return no digest of the file, which costs a second
+	// hash over all bytes. Blobs are verified all the same.
+	NoDigest bool
 	// Progress is told of each blob; calls do not overlap. Nil is silent.
 	Progress func(layout.Event)
 }

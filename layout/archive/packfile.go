@@ -45,8 +45,11 @@ func PackFile(ctx context.Context, src layout.Source, file string, opts *PackOpt
 	defer f.Discard() //nolint:errcheck // does nothing after Commit; else an error is returned already
 	// The digest of the archive is a second hash over all bytes, and the writing
 	// should not wait for it.
-	out := &output{f: f.File, hash: hashing.New()}
-	defer out.hash.Stop()
+	out := &output{f: f.File}
+	if !o.NoDigest {
+		out.hash = hashing.New()
+		defer out.hash.Stop()
+	}
 	if err := Pack(ctx, src, out, &o); err != nil {
 		return layout.BlobInfo{}, err
 	}
@@ -56,7 +59,11 @@ func PackFile(ctx context.Context, src layout.Source, file string, opts *PackOpt
 	if err := f.Commit(0o644); err != nil {
 		return layout.BlobInfo{}, fmt.Errorf("pack %s: %w", src, err)
 	}
-	return layout.BlobInfo{Digest: out.hash.Sum(), Size: out.n}, nil
+	written := layout.BlobInfo{Size: out.n}
+	if out.hash != nil {
+		written.Digest = out.hash.Sum()
+	}
+	return written, nil
 }
 
 // target returns the file that is to be replaced when file is written.
@@ -73,7 +80,7 @@ func target(file string) (string, error) {
 	return filepath.EvalSymlinks(file)
 }
 
-// output writes to the file and has what is written hashed.
+// output writes to the file and has what is written hashed, unless hash is nil.
 type output struct {
 	f         *os.File
 	hash      *hashing.Hasher
@@ -82,7 +89,9 @@ type output struct {
 
 func (o *output) Write(p []byte) (int, error) {
 	n, err := o.f.Write(p)
-	_, _ = o.hash.Write(p[:n]) // never an error
+	if o.hash != nil {
+		_, _ = o.hash.Write(p[:n]) // never an error
+	}
 	o.n += int64(n)
 	if o.n-o.hinted >= writeBehind {
 		durable.WriteBehind(o.f, o.hinted, o.n-o.hinted)

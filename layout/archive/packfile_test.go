@@ -61,6 +61,20 @@ func TestPackFile(t *testing.T) {
 	}
 }
 
+func TestPackFileNoDigest(t *testing.T) {
+	dir, _ := sample(t)
+	l := openDir(t, dir)
+	file := filepath.Join(t.TempDir(), "x.oci")
+	got, err := archive.PackFile(t.Context(), l, file, &archive.PackOptions{NoDigest: true})
+	data, rerr := os.ReadFile(file)
+	if err = errors.Join(err, rerr); err != nil {
+		t.Fatal(err)
+	}
+	if want := (layout.BlobInfo{Size: int64(len(data))}); got != want || !bytes.Equal(data, packed(t, l, nil)) {
+		t.Errorf("PackFile = %v, want %v and the bytes of Pack", got, want)
+	}
+}
+
 func TestPackFileTarget(t *testing.T) {
 	dir, _ := sample(t)
 	l := openDir(t, dir)
