@@ -72,13 +72,13 @@ func TestLayouts(t *testing.T) {
 		blobs  int
 	}{
 		"blobs":  {func(dir string) error { _, err := makeBlobs(dir, s.blobs, s.blob); return err }, 1, 5},
-		"images": {func(dir string) error { return makeImages(dir, 7) }, 7, 21},
+		"images": {func(dir string) error { return makeImages(dir, 7, 1000) }, 7, 21},
 		"shared": {func(dir string) error { return makeShared(dir, s) }, 4, 13},
 		"root":   {func(dir string) error { _, err := makeRoot(dir, 50); return err }, 1, 3},
 		"sparse": {func(dir string) error { return makeSparse(dir, s.big) }, 1, 3},
 		"job":    {func(dir string) error { return makeJob(dir, 3, 5000) }, 2, 11},
 		"tagged again": {func(dir string) error {
-			if err := makeImages(dir, 60); err != nil {
+			if err := makeImages(dir, 60, 1000); err != nil {
 				return err
 			}
 			prepare, err := restore(dir, "image-00050", "bench", true)

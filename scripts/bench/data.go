@@ -215,13 +215,13 @@ func makeBlobs(dir string, blobs int, size int64) (files []string, err error) {
 
 // makeImages makes a layout of small images: a manifest, a config and a layer
 // each, and a ref name.
-func makeImages(dir string, n int) error {
+func makeImages(dir string, n int, layer int64) error {
 	l, err := newLayout(dir)
 	if err != nil {
 		return err
 	}
 	for i := range n {
-		y, err := l.layer(uint64(i), 1000)
+		y, err := l.layer(uint64(i), layer)
 		if err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func (b *bench) diffMany(ctx context.Context, s sizes) error {
 	a, z := filepath.Join(b.dir, "a"), filepath.Join(b.dir, "z")
 	n := s.images[1]
 	for _, dir := range []string{a, z} {
-		if err := makeImages(dir, n); err != nil {
+		if err := makeImages(dir, n, 1000); err != nil {
 			return err
 		}
 	}

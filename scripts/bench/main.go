@@ -160,6 +160,7 @@ func (b *bench) experiments(ctx context.Context, s sizes) error {
 		{"add", b.benchAdd},
 		{"verify", b.benchVerify},
 		{"pack", b.benchPack},
+		{"open", b.benchOpen},
 		{"many", b.benchMany},
 		{"merge", b.benchMerge},
 		{"diff", b.benchDiff},

@@ -121,6 +121,9 @@ func (b *bench) benchPack(ctx context.Context, s sizes) error {
 		tarHashed := &contender{name: "tar | sha256 + write + fsync", prepare: prepare, commands: func() [][]string {
 			return [][]string{hashed}
 		}}
+		cat := &contender{name: "cat, no sha256, no fsync", prepare: prepare, commands: func() [][]string {
+			return [][]string{shell("cat " + strings.Join(files, " ") + " > " + out)}
+		}}
 		contenders := []*contender{
 			pack, tarHashed,
 			{name: "the same, after sha256 of all blobs", prepare: prepare, commands: func() [][]string {
@@ -132,6 +135,7 @@ func (b *bench) benchPack(ctx context.Context, s sizes) error {
 			{name: "tar, no sha256, no fsync", prepare: prepare, commands: func() [][]string {
 				return [][]string{append(strings.Fields(tar), "-cf", out, ".")}
 			}},
+			cat,
 		}
 		if err := b.compete(ctx, at.dir, b.rounds, contenders...); err != nil {
 			return err
@@ -143,11 +147,39 @@ func (b *bench) benchPack(ctx context.Context, s sizes) error {
 		}
 		b.printf("  %s\n", text)
 		b.goalRatio(fmt.Sprintf("pack %s / tar with sha256, %s", bytesText(int64(s.blobs)*s.blob), at.name), pack, tarHashed, 1.3)
+		b.goalRatio(fmt.Sprintf("pack %s / cat, %s", bytesText(int64(s.blobs)*s.blob), at.name), pack, cat, 1.3)
 		if err := remove(lay, out)(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// benchOpen: a large archive of many images is opened in place.
+func (b *bench) benchOpen(ctx context.Context, s sizes) error {
+	lay, out := filepath.Join(b.dir, "layout"), filepath.Join(b.dir, "layout.oci")
+	n := s.images[1]
+	if err := makeImages(lay, n, int64(s.blobs)*s.blob/int64(n)); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"pack", "--quiet", lay, out}, {"pack", "--quiet", lay, out + "2", "--split", fmt.Sprint(s.blob)}} {
+		if _, err := b.output(ctx, b.program, args...); err != nil {
+			return err
+		}
+	}
+	ls := &contender{name: ours + " ls", commands: func() [][]string { return [][]string{{b.program, "ls", "--quiet", out}} }}
+	list := &contender{name: "tar --list", commands: func() [][]string { return [][]string{{"tar", "-tf", out}} }}
+	inParts := &contender{name: ours + " ls, in parts", commands: func() [][]string { return [][]string{{b.program, "ls", "--quiet", out + "2"}} }}
+	if err := b.compete(ctx, b.dir, b.rounds, ls, inParts, list); err != nil {
+		return err
+	}
+	b.table(fmt.Sprintf("open: an archive of %s, %d images", bytesText(int64(s.blobs)*s.blob), n), ls, inParts, list)
+	b.goalTime(fmt.Sprintf("ls of an archive of %d images", n), ls, 500*time.Millisecond)
+	parts, err := filepath.Glob(out + "2.*")
+	if err != nil {
+		return err
+	}
+	return remove(append(parts, lay, out)...)(ctx)
 }
 
 // benchMemory: one blob that is larger than memory should ever be. The blob is
@@ -274,7 +306,7 @@ func (b *bench) benchMany(ctx context.Context, s sizes) error {
 				continue
 			}
 			lay := filepath.Join(at.dir, "layout")
-			if err := makeImages(lay, n); err != nil {
+			if err := makeImages(lay, n, 1000); err != nil {
 				return err
 			}
 			for _, step := range steps {
