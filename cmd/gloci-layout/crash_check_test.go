@@ -65,7 +65,12 @@ func (s state) below(name string) state {
 // directory that stands beside an output and is named after it.
 func isTemp(name, output string) bool {
 	first, _, _ := strings.Cut(name, "/")
-	return output != "" && (strings.HasPrefix(first, "."+output+".tmp") || strings.HasPrefix(first, "."+output+".extract-"))
+	return output != "" && (strings.HasPrefix(first, "."+output+".tmp") || strings.HasPrefix(first, "."+output+".parts.json.tmp") || strings.HasPrefix(first, "."+output+".extract-"))
+}
+
+// owns tells whether p is, or is part of, what the command makes.
+func (c *crashCase) owns(p string) bool {
+	return c.output != "" && (p == c.output || strings.HasPrefix(p, c.output+"/") || c.split && strings.HasPrefix(p, c.output+"."))
 }
 
 // checkCrash holds the promise of docs/design.md against what a killed or failed
@@ -82,7 +87,7 @@ func (c *crashCase) checkCrash(now state) (isNew bool, err error) {
 		switch {
 		case text == c.before[p] && text == c.after[p]:
 		case p == ".": // its mode and times are not ours
-		case c.output != "" && (p == c.output || strings.HasPrefix(p, c.output+"/")):
+		case c.owns(p):
 		case isTemp(p, c.output):
 		case c.output != "":
 			bad("%s: %q, was %q", p, text, c.before[p])
@@ -100,6 +105,24 @@ func (c *crashCase) checkCrash(now state) (isNew bool, err error) {
 		default:
 			bad("%s: %q, was %q, becomes %q", p, text, c.before[p], c.after[p])
 		}
+	}
+	if c.split {
+		// The manifest is the old or the new one, and has all its parts.
+		manifest := c.output + ".parts.json"
+		isNew = now[manifest] == c.after[manifest]
+		whole := c.after
+		if !isNew {
+			whole = c.before
+			if now[manifest] != c.before[manifest] {
+				bad("%s is neither the old nor the new one", manifest)
+			}
+		}
+		for p, text := range whole {
+			if c.owns(p) && now[p] != text {
+				bad("%s: %q, was %q", p, now[p], text)
+			}
+		}
+		return isNew, errors.Join(errs...)
 	}
 	if c.output != "" {
 		got := now.below(c.output)
