@@ -72,7 +72,31 @@ func flavors(commit string) func(m maker) map[string]ocispec.Descriptor {
 	}
 }
 
-// A faultWorld is a registry that has one version, and a layout with the next.
+// A faultStart is what all runs of a test begin with: a registry that has one
+// version, which each run clones, and a layout with the next, which is only read.
+type faultStart struct {
+	reg      *regtest.Memory
+	src      *layout.Layout
+	registry layoutsync.RegistryOptions
+}
+
+func newFaultStart(t *testing.T, versions [2]*layout.Layout, opts regtest.MemoryOptions) *faultStart {
+	t.Helper()
+	opts.Delete = true
+	s := &faultStart{reg: regtest.NewMemory(&opts), src: versions[1], registry: options(t, nil)}
+	s.registry.Tries, s.registry.StallTimeout = 0, 30*time.Second
+	for user, password := range opts.Users {
+		s.registry.Creds = layoutsync.Secret(user + ":" + password)
+	}
+	w := &faultWorld{reg: s.reg, registry: s.registry}
+	w.registry.Transport = s.reg.Transport()
+	if _, err := w.push(t.Context(), versions[0]); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A faultWorld is one run.
 type faultWorld struct {
 	reg      *regtest.Memory
 	src      *layout.Layout
@@ -80,20 +104,11 @@ type faultWorld struct {
 	before   map[string]digest.Digest
 }
 
-func newFaultWorld(t *testing.T, versions [2]*layout.Layout, opts regtest.MemoryOptions) *faultWorld {
+func newFaultWorld(t *testing.T, start *faultStart) *faultWorld {
 	t.Helper()
-	opts.Delete = true
-	w := &faultWorld{reg: regtest.NewMemory(&opts), src: versions[1], registry: options(t, nil)}
-	w.registry.Transport, w.registry.Tries = w.reg.Transport(), 0
-	for user, password := range opts.Users {
-		w.registry.Creds = layoutsync.Secret(user + ":" + password)
-	}
-	w.registry.StallTimeout = 30 * time.Second
-	if _, err := w.push(t.Context(), versions[0]); err != nil {
-		t.Fatal(err)
-	}
+	w := &faultWorld{reg: start.reg.Clone(), src: start.src, registry: start.registry}
+	w.registry.Transport = w.reg.Transport()
 	w.before = w.reg.Tags("garden")
-	w.reg.Reset()
 	w.reg.AfterEach(func(m regtest.Mutation) {
 		if m.Kind != "tag" {
 			return
@@ -113,8 +128,7 @@ func (w *faultWorld) push(ctx context.Context, src layout.Source) (*layoutsync.R
 	return layoutsync.Push(ctx, src, repo, &layoutsync.PushOptions{Registry: w.registry, Replace: true})
 }
 
-// twoVersions are the layouts of a faultWorld. They are only read, so that all
-// runs of a test can have the same.
+// twoVersions are the layouts of a faultStart.
 func twoVersions(t *testing.T) [2]*layout.Layout {
 	t.Helper()
 	return [2]*layout.Layout{newLayout(t, flavors("00000000")), newLayout(t, flavors("11111111"))}
@@ -124,9 +138,9 @@ func twoVersions(t *testing.T) [2]*layout.Layout {
 func (w *faultWorld) requests() int { return len(w.reg.Requests()) }
 
 // undisturbed returns what an undisturbed push leaves.
-func undisturbed(t *testing.T, versions [2]*layout.Layout, opts regtest.MemoryOptions) (tags map[string]digest.Digest, requests int) {
+func undisturbed(t *testing.T, start *faultStart) (tags map[string]digest.Digest, requests int) {
 	t.Helper()
-	w := newFaultWorld(t, versions, opts)
+	w := newFaultWorld(t, start)
 	if _, err := w.push(t.Context(), w.src); err != nil {
 		t.Fatal(err)
 	}
@@ -208,9 +222,10 @@ func TestPushFaults(t *testing.T) {
 	muchGarbage(t)
 	versions := twoVersions(t)
 	for registry, opts := range faultRegistries {
+		start := newFaultStart(t, versions, opts)
 		var want map[string]digest.Digest
 		requests := 0
-		bubble(t, registry, func(t *testing.T) { want, requests = undisturbed(t, versions, opts) })
+		bubble(t, registry, func(t *testing.T) { want, requests = undisturbed(t, start) })
 		if requests < 25 {
 			t.Errorf("%s: a push has %d requests only", registry, requests)
 		}
@@ -218,7 +233,7 @@ func TestPushFaults(t *testing.T) {
 		for _, fault := range slices.Sorted(maps.Keys(faults)) {
 			for k := 1; k <= requests; k += stride() {
 				bubble(t, fmt.Sprintf("%s/%s at %d", registry, fault, k), func(t *testing.T) {
-					w := newFaultWorld(t, versions, opts)
+					w := newFaultWorld(t, start)
 					w.reg.FaultAt(k, faults[fault])
 					report, err := w.push(t.Context(), w.src)
 					w.check(t, report, err, want)
@@ -253,18 +268,17 @@ func seeds(t *testing.T, few int) int {
 func TestPushFaultPairs(t *testing.T) {
 	t.Parallel()
 	muchGarbage(t)
-	versions := twoVersions(t)
+	start := newFaultStart(t, twoVersions(t), faultRegistries["plain"])
 	names := slices.Sorted(maps.Keys(faults))
-	opts := faultRegistries["plain"]
 	var want map[string]digest.Digest
 	requests := 0
-	bubble(t, "undisturbed", func(t *testing.T) { want, requests = undisturbed(t, versions, opts) })
+	bubble(t, "undisturbed", func(t *testing.T) { want, requests = undisturbed(t, start) })
 	for seed := range seeds(t, 500) {
 		rnd := rand.New(rand.NewPCG(uint64(seed), 0))
 		one, two := names[rnd.IntN(len(names))], names[rnd.IntN(len(names))]
 		k, l := 1+rnd.IntN(requests), 1+rnd.IntN(requests+10)
 		bubble(t, fmt.Sprintf("seed %d: %s at %d, %s at %d", seed, one, k, two, l), func(t *testing.T) {
-			w := newFaultWorld(t, versions, opts)
+			w := newFaultWorld(t, start)
 			w.reg.Inject(func(n int, _ *http.Request) *regtest.Fault {
 				for at, name := range map[int]string{k: one, l: two} {
 					if n == at {
@@ -284,14 +298,13 @@ func TestPushFaultPairs(t *testing.T) {
 // back, or done.
 func TestPushInterrupted(t *testing.T) {
 	t.Parallel()
-	versions := twoVersions(t)
-	opts := faultRegistries["plain"]
+	start := newFaultStart(t, twoVersions(t), faultRegistries["plain"])
 	var want map[string]digest.Digest
 	requests := 0
-	bubble(t, "undisturbed", func(t *testing.T) { want, requests = undisturbed(t, versions, opts) })
+	bubble(t, "undisturbed", func(t *testing.T) { want, requests = undisturbed(t, start) })
 	for k := 1; k <= requests; k += stride() {
 		bubble(t, fmt.Sprint(k), func(t *testing.T) {
-			w := newFaultWorld(t, versions, opts)
+			w := newFaultWorld(t, start)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			w.reg.Inject(func(n int, _ *http.Request) *regtest.Fault {
@@ -357,11 +370,12 @@ func TestPullFaults(t *testing.T) {
 		})
 	}
 	for registry, opts := range faultRegistries {
+		start := newFaultStart(t, versions, opts)
 		var want []byte
 		requests := 0
 		unseen := map[int]string{}
 		bubble(t, registry, func(t *testing.T) {
-			w, l := newFaultWorld(t, versions, opts), newLayout(t, empty)
+			w, l := newFaultWorld(t, start), newLayout(t, empty)
 			if err := pull(t.Context(), t, w, l); err != nil {
 				t.Fatal(err)
 			}
@@ -389,7 +403,7 @@ func TestPullFaults(t *testing.T) {
 					continue
 				}
 				bubble(t, fmt.Sprintf("%s/%s at %d", registry, fault, k), func(t *testing.T) {
-					w, l := newFaultWorld(t, versions, opts), newLayout(t, empty)
+					w, l := newFaultWorld(t, start), newLayout(t, empty)
 					w.reg.FaultAt(k, faults[fault])
 					err := pull(t.Context(), t, w, l)
 					runs++

@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containers/image/v5/copy"
@@ -43,21 +45,48 @@ type keyPair struct {
 	signer                      *layoutsync.Signer
 }
 
-func newKey(t *testing.T) *keyPair {
-	t.Helper()
+// A madeKey is what the key pairs of all tests with one number have in common.
+type madeKey struct {
+	pair   sigstore.GenerateKeyPairResult
+	signer *layoutsync.Signer
+	err    error
+}
+
+// madeKeys are made when they are asked for, once: scrypt, which seals them,
+// takes its time.
+var madeKeys = [2]func() madeKey{sync.OnceValue(makeKey), sync.OnceValue(makeKey)}
+
+func makeKey() (k madeKey) {
 	pair, err := sigstore.GenerateKeyPair([]byte("sesame"))
 	if err != nil {
-		t.Fatal(err)
+		return madeKey{err: err}
+	}
+	k.pair = *pair
+	dir, err := os.MkdirTemp("", "key-")
+	if err != nil {
+		return madeKey{err: err}
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // below the directory that TestMain removes
+	private, passphrase := filepath.Join(dir, "key.private"), filepath.Join(dir, "passphrase")
+	if err := errors.Join(os.WriteFile(private, pair.PrivateKey, 0o600), os.WriteFile(passphrase, []byte("sesame\n"), 0o600)); err != nil {
+		return madeKey{err: err}
+	}
+	k.signer, k.err = layoutsync.OpenSigner(private, passphrase)
+	return k
+}
+
+// newKey is key pair number i, 0 or 1, in files of the test.
+func newKey(t *testing.T, i int) *keyPair {
+	t.Helper()
+	made := madeKeys[i]()
+	if made.err != nil {
+		t.Fatal(made.err)
 	}
 	dir := t.TempDir()
-	k := &keyPair{
-		private: write(t, dir, "key.private", string(pair.PrivateKey)), public: write(t, dir, "key.pub", string(pair.PublicKey)),
-		passphrase: write(t, dir, "passphrase", "sesame\n"),
+	return &keyPair{
+		private: write(t, dir, "key.private", string(made.pair.PrivateKey)), public: write(t, dir, "key.pub", string(made.pair.PublicKey)),
+		passphrase: write(t, dir, "passphrase", "sesame\n"), signer: made.signer,
 	}
-	if k.signer, err = layoutsync.OpenSigner(k.private, k.passphrase); err != nil {
-		t.Fatal(err)
-	}
-	return k
 }
 
 // keyOf makes the files of a key that containers/image does not make itself.
@@ -209,7 +238,7 @@ func appOf(t *testing.T) (l *layout.Layout, app, image, artifact ocispec.Descrip
 func TestSign(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	l, app, image, artifact := appOf(t)
-	key, other := newKey(t), newKey(t)
+	key, other := newKey(t, 0), newKey(t, 1)
 	if _, err := signAndPush(t, reg, l); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +316,7 @@ func TestSign(t *testing.T) {
 func TestSignAfterOthers(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	l, _, image, _ := appOf(t)
-	key, other := newKey(t), newKey(t)
+	key, other := newKey(t, 0), newKey(t, 1)
 	open := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	ref := "docker://" + reg.Host + "/team/app:hello"
 	pull := func(k *keyPair) error {
@@ -404,7 +433,7 @@ func TestSignKeys(t *testing.T) {
 // TestSignFails: nothing is written with a wrong key, and when a tag fails, no
 // new tag stays.
 func TestSignFails(t *testing.T) {
-	key := newKey(t)
+	key := newKey(t, 0)
 	dir := t.TempDir()
 	wrong, public := write(t, dir, "wrong", "open\n"), key.public
 	for _, tt := range []struct{ file, passphrase, text string }{
@@ -501,7 +530,7 @@ func signedSources(t *testing.T, k *keyPair) (map[string]layout.Source, string) 
 
 // TestSignedSources: policy.json is asked with the signatures that a source has.
 func TestSignedSources(t *testing.T) {
-	key, other := newKey(t), newKey(t)
+	key, other := newKey(t, 0), newKey(t, 1)
 	sources, repo := signedSources(t, key)
 	for name, src := range sources {
 		t.Run(name, func(t *testing.T) {
@@ -543,7 +572,7 @@ func TestSignedSources(t *testing.T) {
 func TestPullSigned(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	l, app, image, _ := appOf(t)
-	key, other := newKey(t), newKey(t)
+	key, other := newKey(t, 0), newKey(t, 1)
 	if _, err := signAndPush(t, reg, l, key); err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +629,7 @@ func TestPullSigned(t *testing.T) {
 func TestSignMerged(t *testing.T) {
 	from, reg := regtest.Start(t, nil), regtest.Start(t, nil)
 	l, _, image, _ := appOf(t)
-	vendor, ours := newKey(t), newKey(t)
+	vendor, ours := newKey(t, 0), newKey(t, 1)
 	if _, err := signAndPush(t, from, l, vendor); err != nil {
 		t.Fatal(err)
 	}
@@ -624,7 +653,7 @@ func TestSignMerged(t *testing.T) {
 func TestPolicyBelow(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	l, app, image, artifact := appOf(t)
-	key := newKey(t)
+	key := newKey(t, 0)
 	if _, err := signAndPush(t, reg, l, key); err != nil {
 		t.Fatal(err)
 	}
@@ -727,7 +756,7 @@ func TestSignaturesVerbatim(t *testing.T) {
 	accept := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	for range 2 {
 		err := theirs(t, accept, "oci:"+l.Dir()+":hello", "docker://"+from.Host+"/team/app:hello", copy.Options{
-			SignBySigstorePrivateKeyFile: newKey(t).private, SignSigstorePrivateKeyPassphrase: []byte("sesame"),
+			SignBySigstorePrivateKeyFile: newKey(t, 0).private, SignSigstorePrivateKeyPassphrase: []byte("sesame"),
 		})
 		if err != nil {
 			t.Fatal(err)
