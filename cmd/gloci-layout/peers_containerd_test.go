@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 // chainID is how containerd names an unpacked image; see config.md of
@@ -56,21 +56,15 @@ address = %q
 	//nolint:noctx // ended by the cleanup below, after the last client
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", hideContainers, "sh", daemon, "--config", config)
 	cmd.Env, cmd.Stdout, cmd.Stderr = h.env, log, log
-	// Also where this process is killed, and so runs no cleanup.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // the signal comes when the thread ends that started the child
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // killed: never a success
-		}
-	}()
-	if err := <-started; err != nil {
+	wait, err := regtest.StartChild(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = wait() // killed: never a success
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-ended

@@ -28,6 +28,8 @@ import (
 	"oras.land/oras-go/v2/content/memory"
 	"oras.land/oras-go/v2/content/oci"
 	"oras.land/oras-go/v2/registry/remote"
+
+	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 // startServe runs the program until the test ends and returns HOST:PORT. It has to
@@ -37,23 +39,21 @@ func startServe(t *testing.T, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	cmd := binaryCommand(ctx, t, t.TempDir(), append([]string{"serve", "--quiet", "--addr", "127.0.0.1:0"}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the signal comes when the thread ends that started the child
-	defer runtime.UnlockOSThread()
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	wait, err := regtest.StartChild(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
-		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+		if err := wait(); err != nil || stderr.Len() > 0 {
 			t.Errorf("serve ended with %v\n%s", err, stderr.String())
 		}
 	})

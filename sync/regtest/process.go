@@ -95,20 +95,7 @@ func run(t testing.TB, binary, config, logFile string) error {
 	cmd := exec.Command(binary, "serve", config) //nolint:noctx // ended by the cleanup below
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	cmd.SysProcAttr = dieWithParent()
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		// The signal of a parent's death is sent when the thread ends that
-		// started the child, so the thread must live as long as the child.
-		runtime.LockOSThread()
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // killed below: never a success
-		}
-	}()
-	err = <-started
+	wait, err := StartChild(cmd)
 	if closeErr := output.Close(); err == nil {
 		err = closeErr
 	}
@@ -117,7 +104,35 @@ func run(t testing.TB, binary, config, logFile string) error {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = wait() // killed: never a success
 	})
 	return nil
+}
+
+// StartChild starts a process that ends with this one, on Linux even where this
+// one is killed and so runs no cleanup. wait waits for its end and returns what
+// [exec.Cmd.Wait] does; it may be called again.
+func StartChild(cmd *exec.Cmd) (wait func() error, err error) {
+	cmd.SysProcAttr = dieWithParent()
+	started, ended := make(chan error), make(chan struct{})
+	var result error
+	go func() {
+		// The signal of a parent's death is sent when the thread ends that
+		// started the child. Threads end, so this one is kept for the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			result = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return func() error {
+		<-ended
+		return result
+	}, nil
 }

@@ -4,7 +4,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
@@ -90,5 +94,36 @@ func TestFaults(t *testing.T) {
 	}
 	if got := r.Requests()[0]; got.Method != http.MethodPost || !strings.HasSuffix(got.Path, "/uploads/") {
 		t.Errorf("recorded %+v", got)
+	}
+}
+
+// Children must live on when threads of this process end, as they do with the
+// goroutines that are locked to them.
+func TestStartChild(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 8 { // from more than the first thread, which never ends
+		wg.Go(func() {
+			cmd := exec.Command("sleep", "60") //nolint:noctx // ended below
+			wait, err := regtest.StartChild(cmd)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var threads sync.WaitGroup
+			for range 50 {
+				threads.Go(runtime.LockOSThread)
+			}
+			threads.Wait()
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Error(err)
+			}
+			if err := wait(); err == nil || err.Error() != "signal: terminated" {
+				t.Errorf("a child ended with %v, want the signal that it got", err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := regtest.StartChild(exec.Command(t.TempDir())); err == nil { //nolint:noctx // does not start
+		t.Error("a directory was started")
 	}
 }
