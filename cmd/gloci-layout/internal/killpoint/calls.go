@@ -98,7 +98,7 @@ func syscallInfo(tid int) (callInfo, error) {
 	word := func(i int) uint64 { return binary.NativeEndian.Uint64(raw[24+8*i:]) }
 	info := callInfo{}
 	switch raw[0] {
-	case unix.PTRACE_SYSCALL_INFO_ENTRY:
+	case unix.PTRACE_SYSCALL_INFO_ENTRY, unix.PTRACE_SYSCALL_INFO_SECCOMP:
 		info.entry, info.nr = true, word(0)
 		for i := range info.args {
 			info.args[i] = word(1 + i)

@@ -26,7 +26,8 @@
 // # Limits
 //
 // Linux on amd64 and arm64, kernel 5.3 or newer (PTRACE_GET_SYSCALL_INFO). Where
-// ptrace is forbidden, Run gives [ErrUnsupported]. A program with several threads
+// ptrace is forbidden, Run gives [ErrUnsupported]. On amd64 the command runs
+// with no_new_privs and a seccomp filter, by which other calls cost nothing. A program with several threads
 // need not make its calls in the same order twice, so that a call of one run may
 // be absent in the next: [Result.Hit] tells if the plan was carried out.
 package killpoint

@@ -3,6 +3,7 @@
 package killpoint
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,45 @@ func edit(tid int, change func(r *unix.PtraceRegs)) error {
 	}
 	change(&r)
 	return unix.PtraceSetRegs(tid, &r)
+}
+
+// canFilter tells that tracer.inject can make a child filter its calls.
+const canFilter = true
+
+// inject lets do make system calls in the name of tid, which has not begun its
+// program; size bytes of its memory are free at the address that do is given.
+// What tid does later, it does as if nothing had been.
+func (t *tracer) inject(tid, size int, do func(at uint64, call func(nr uint64, args ...uint64) error) error) (err error) {
+	var saved unix.PtraceRegs
+	if err := unix.PtraceGetRegs(tid, &saved); err != nil {
+		return err
+	}
+	text := make([]byte, 2)
+	if _, err := unix.PtracePeekText(tid, uintptr(saved.Rip), text); err != nil {
+		return err
+	}
+	if _, err := unix.PtracePokeText(tid, uintptr(saved.Rip), []byte{0x0f, 0x05}); err != nil { // SYSCALL
+		return err
+	}
+	defer func() {
+		_, textErr := unix.PtracePokeText(tid, uintptr(saved.Rip), text)
+		err = errors.Join(err, textErr, unix.PtraceSetRegs(tid, &saved))
+	}()
+	// Below the red zone of the stack.
+	return do((saved.Rsp-4096-uint64(size))&^15, func(nr uint64, args ...uint64) error {
+		r := saved
+		r.Rax, r.Orig_rax = nr, ^uint64(0)
+		for i, p := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8}[:len(args)] {
+			*p = args[i]
+		}
+		if err := errors.Join(unix.PtraceSetRegs(tid, &r), t.await(tid), t.await(tid), unix.PtraceGetRegs(tid, &r)); err != nil {
+			return err
+		}
+		if result := int64(r.Rax); result < 0 {
+			return unix.Errno(-result)
+		}
+		return nil
+	})
 }
 
 // setNumber puts another call in the place of the one that tid is about to make;

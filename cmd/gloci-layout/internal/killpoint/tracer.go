@@ -24,6 +24,9 @@ type tracer struct {
 	calls   int // counted so far
 	writes  int // of them, those that Torn counts
 	dead    bool
+	// filtered: only the calls of shapes stop, and those that count do so at
+	// their exit too. Else every call stops twice.
+	filtered bool
 
 	mu    sync.Mutex
 	ended bool // the group was reaped: its id may belong to another now
@@ -37,7 +40,8 @@ type thread struct {
 }
 
 const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK |
-	unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACEEXIT | unix.PTRACE_O_EXITKILL
+	unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACEEXIT | unix.PTRACE_O_TRACESECCOMP |
+	unix.PTRACE_O_EXITKILL
 
 // loop waits for stops until the whole group is gone.
 func (t *tracer) loop() error {
@@ -71,14 +75,20 @@ func (t *tracer) loop() error {
 				t.kill()
 				return fmt.Errorf("%w: %w", ErrUnsupported, err)
 			}
-			first = false
+			if first = false; canFilter {
+				if err := t.install(tid); err != nil {
+					t.kill()
+					return fmt.Errorf("filter the calls: %w", err)
+				}
+				t.filtered = true
+			}
 		}
 		deliver, err := t.stopped(tid, ws)
 		if errors.Is(err, errStale) {
 			continue
 		}
 		if err == nil {
-			err = unix.PtraceSyscall(tid, int(deliver))
+			err = t.resume(tid, deliver)
 		}
 		// ESRCH: killed between the stop and now.
 		if err != nil && !errors.Is(err, unix.ESRCH) {
@@ -86,6 +96,14 @@ func (t *tracer) loop() error {
 			return fmt.Errorf("trace: %w", err)
 		}
 	}
+}
+
+// resume lets tid go on to its next stop.
+func (t *tracer) resume(tid int, deliver unix.Signal) error {
+	if th := t.threads[tid]; t.filtered && (th == nil || th.call == 0) {
+		return unix.PtraceCont(tid, int(deliver))
+	}
+	return unix.PtraceSyscall(tid, int(deliver))
 }
 
 // stopped handles one stop and returns the signal that the thread shall get.
@@ -97,7 +115,7 @@ func (t *tracer) stopped(tid int, ws unix.WaitStatus) (unix.Signal, error) {
 		t.threads[tid] = th
 	}
 	switch sig := ws.StopSignal(); {
-	case sig == unix.SIGTRAP|0x80:
+	case sig == unix.SIGTRAP|0x80, sig == unix.SIGTRAP && ws.TrapCause() == unix.PTRACE_EVENT_SECCOMP:
 		return 0, t.syscall(tid, th)
 	case sig == unix.SIGTRAP && ws.TrapCause() == unix.PTRACE_EVENT_EXIT:
 		t.res.MaxRSS = max(t.res.MaxRSS, peakMemory(tid))
