@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 )
 
 // ReferredBy says how a referrer names what it refers to.
@@ -57,7 +58,7 @@ func attestedDigest(desc ocispec.Descriptor) digest.Digest {
 	return d
 }
 
-var referrerGrammar = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{119,128})(\.(?:sig|att|sbom))?$`)
+var referrerGrammar = pattern.New(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{119,128})(\.(?:sig|att|sbom))?$`)
 
 // referrerRefName returns the digest that a ref name of a referrer is made of;
 // list tells whether it is that of a list of referrers. Other ref names give "".

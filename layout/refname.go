@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 )
 
 // RefName returns the ref name of an entry of index.json, "" if it has none.
@@ -22,8 +23,8 @@ func RefName(desc ocispec.Descriptor) string {
 // ("org.opencontainers.image.ref.name"), and those that a registry takes, which
 // may hold underscores: a tag, or [host[:port]/]repository:tag.
 var (
-	refNameGrammar   = regexp.MustCompile(`^[A-Za-z0-9]+(([-._:@+]|--)[A-Za-z0-9]+)*(/[A-Za-z0-9]+(([-._:@+]|--)[A-Za-z0-9]+)*)*$`)
-	referenceGrammar = regexp.MustCompile(`^(([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*:)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	refNameGrammar   = pattern.New(`^[A-Za-z0-9]+(([-._:@+]|--)[A-Za-z0-9]+)*(/[A-Za-z0-9]+(([-._:@+]|--)[A-Za-z0-9]+)*)*$`)
+	referenceGrammar = pattern.New(`^(([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*:)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
 // maxRefName bounds a ref name in bytes: a host, a repository of 255 and a tag

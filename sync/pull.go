@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
@@ -94,9 +94,9 @@ type pulledKey struct {
 
 var (
 	// listTag fits the tags that [referrersTag] makes.
-	listTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{121})$`)
+	listTag = pattern.New(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{121})$`)
 	// referrerTag fits these and the tags of cosign.
-	referrerTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}(\.(sig|att|sbom))?|sha512-[0-9a-f]{121})$`)
+	referrerTag = pattern.New(`^(sha256-[0-9a-f]{64}(\.(sig|att|sbom))?|sha512-[0-9a-f]{121})$`)
 )
 
 func (p *puller) pull(ctx context.Context, entries []ocispec.Descriptor) error {

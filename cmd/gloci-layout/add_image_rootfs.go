@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/compress"
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/casengine"
 	"github.com/gardenlinux/gloci-layout/layout/image"
@@ -202,7 +202,7 @@ func words(c *cli.Context, flag string) ([]string, error) {
 	return values, nil
 }
 
-var portGrammar = regexp.MustCompile(`^([0-9]{1,5})(-([0-9]{1,5}))?(/(tcp|udp|sctp))?$`)
+var portGrammar = pattern.New(`^([0-9]{1,5})(-([0-9]{1,5}))?(/(tcp|udp|sctp))?$`)
 
 func checkPort(s string) error {
 	m := portGrammar.FindStringSubmatch(s)

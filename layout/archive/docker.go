@@ -3,12 +3,12 @@ package archive
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/internal/strictjson"
 )
@@ -108,9 +108,9 @@ const nameAnnotation = "io.containerd.image.name"
 // with a host before it, and a tag.
 var (
 	repositoryPattern = `(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?[a-z0-9]+(?:(?:\.|_|__|-+|/)[a-z0-9]+)*`
-	repositoryName    = regexp.MustCompile(`^` + repositoryPattern + `$`)
-	taggedName        = regexp.MustCompile(`^` + repositoryPattern + `:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	hexName           = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	repositoryName    = pattern.New(`^` + repositoryPattern + `$`)
+	taggedName        = pattern.New(`^` + repositoryPattern + `:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	hexName           = pattern.New(`^[0-9a-f]{64}$`)
 )
 
 // repoTag returns the name that an entry gets in docker: the full one that it

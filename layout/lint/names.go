@@ -3,16 +3,17 @@ package lint
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 )
 
 // What registries take: distribution-spec, "Pulling manifests", and for the host
 // distribution/reference regexp.go.
 var (
-	tagGrammar        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
-	repositoryGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	hostGrammar       = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]+)?$`)
+	tagGrammar        = pattern.New(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	repositoryGrammar = pattern.New(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	hostGrammar       = pattern.New(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]+)?$`)
 )
 
 // maxRepository bounds a repository's name with its host: what clients take.

@@ -4,20 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
 // referrerTag is a tag that names what belongs to a digest: sha256-<hex> lists
 // the referrers where a registry has no API for them (distribution-spec,
 // "Referrers Tag Schema"), with .sig, .att or .sbom it is cosign's.
-var referrerTag = regexp.MustCompile(`^(?:.*:)?(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(\.(sig|att|sbom))?$`)
+var referrerTag = pattern.New(`^(?:.*:)?(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(\.(sig|att|sbom))?$`)
 
 // subjectOf returns what a ref name says that it belongs to.
 func subjectOf(name string) (d digest.Digest, suffix string, ok bool) {

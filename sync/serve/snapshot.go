@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
@@ -191,7 +191,7 @@ func referrerOf(doc *layout.Document) ocispec.Descriptor {
 
 const typeBytes = "application/octet-stream"
 
-var harmlessType = regexp.MustCompile(`^application/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
+var harmlessType = pattern.New(`^application/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
 
 // contentTypeOf returns what a document is served as: its media type, unless a
 // browser could be misled by it.

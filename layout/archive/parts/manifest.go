@@ -29,11 +29,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/internal/strictjson"
 )
@@ -233,7 +233,7 @@ func partName(base string, d digest.Digest, n, of int) string {
 	return fmt.Sprintf("%s.%s.%03d-of-%03d", base, d.Encoded()[:idLength], n, of)
 }
 
-var partPattern = regexp.MustCompile(`^(.+)\.[0-9a-f]{8}\.[0-9]{3}-of-[0-9]{3}$`)
+var partPattern = pattern.New(`^(.+)\.[0-9a-f]{8}\.[0-9]{3}-of-[0-9]{3}$`)
 
 // Of returns the manifest that file is a part of, by its name; "" if that is not
 // the name of a part.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"syscall"
 	"unicode"
@@ -19,6 +18,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
@@ -125,7 +125,7 @@ func hint(e *Error) error {
 	return e
 }
 
-var urlTail = regexp.MustCompile(`(https?://)(?:[^/\s"@]*@)?([^\s"?]*)\?[^\s"]*`)
+var urlTail = pattern.New(`(https?://)(?:[^/\s"@]*@)?([^\s"?]*)\?[^\s"]*`)
 
 // clean makes text of the network fit for a terminal.
 func clean(s string) string {

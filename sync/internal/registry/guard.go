@@ -7,10 +7,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 )
 
 // errRedirect reports a redirect that is not followed.
@@ -69,7 +70,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 // standInPath is below no repository: their names begin with a letter or digit.
 const standInPath = "/v2/.token/"
 
-var realmOf = regexp.MustCompile(`(?i)(\brealm=")([^"]*)"`)
+var realmOf = pattern.New(`(?i)(\brealm=")([^"]*)"`)
 
 // standIn writes URLs of the registry in place of those of trusted token servers
 // on other hosts. oras-go has no list of those, and refuses every server at an

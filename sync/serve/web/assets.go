@@ -30,21 +30,24 @@ type asset struct {
 	content []byte
 }
 
+// All here is made when a page is asked for: every command links it in.
 var (
 	style   = newAsset("page.css", "text/css; charset=utf-8")
 	script  = newAsset("page.js", "text/javascript; charset=utf-8")
 	icon    = newAsset("icon.svg", "image/svg+xml")
-	buildID = newBuildID()
+	buildID = sync.OnceValue(newBuildID)
 )
 
-func newAsset(file, kind string) asset {
-	content, err := staticFiles.ReadFile("static/" + file)
-	if err != nil {
-		panic(err) // it is compiled in
-	}
-	hash := sha256.Sum256(content)
-	name, ext, _ := strings.Cut(file, ".")
-	return asset{name + "." + hex.EncodeToString(hash[:6]) + "." + ext, kind, content}
+func newAsset(file, kind string) func() asset {
+	return sync.OnceValue(func() asset {
+		content, err := staticFiles.ReadFile("static/" + file)
+		if err != nil {
+			panic(err) // it is compiled in
+		}
+		hash := sha256.Sum256(content)
+		name, ext, _ := strings.Cut(file, ".")
+		return asset{name + "." + hex.EncodeToString(hash[:6]) + "." + ext, kind, content}
+	})
 }
 
 // newBuildID tells versions of the pages apart.
@@ -61,7 +64,7 @@ func newBuildID() string {
 	if err != nil {
 		panic(err) // it is compiled in
 	}
-	return hex.EncodeToString(hash.Sum(nil)[:8]) + style.name + script.name
+	return hex.EncodeToString(hash.Sum(nil)[:8]) + style().name + script().name
 }
 
 // source is the asset as a hash for a Content-Security-Policy.
@@ -71,7 +74,7 @@ func (a asset) source() string {
 }
 
 func serveAsset(w http.ResponseWriter, r *http.Request, name string) {
-	for _, a := range []asset{style, script, icon} {
+	for _, a := range []asset{style(), script(), icon()} {
 		if a.name == name {
 			w.Header().Set("Content-Type", a.kind)
 			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
@@ -83,17 +86,16 @@ func serveAsset(w http.ResponseWriter, r *http.Request, name string) {
 }
 
 // templates are those of all pages. Strings of a layout are clean before they
-// come here; what is asked for in an address is cleaned by the templates. They
-// are parsed when a page is asked for: every command links them in.
+// come here; what is asked for in an address is cleaned by the templates.
 var templates = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("").Funcs(template.FuncMap{
 		"clean":  show.Clean,
 		"count":  count,
-		"style":  func() string { return "/-/" + style.name },
-		"script": func() string { return "/-/" + script.name },
-		"icon":   func() string { return "/-/" + icon.name },
-		"css":    func() template.CSS { return template.CSS(style.content) },
-		"js":     func() template.JS { return template.JS(script.content) },
+		"style":  func() string { return "/-/" + style().name },
+		"script": func() string { return "/-/" + script().name },
+		"icon":   func() string { return "/-/" + icon().name },
+		"css":    func() template.CSS { return template.CSS(style().content) },
+		"js":     func() template.JS { return template.JS(script().content) },
 		"policy": staticPolicy,
 		"plural": plural,
 		"list":   func(items ...any) any { return items },
@@ -108,7 +110,7 @@ var templates = sync.OnceValue(func() *template.Template {
 
 // staticPolicy is that of a file.
 func staticPolicy() string {
-	return "default-src 'none'; style-src " + style.source() + "; script-src " + script.source() + "; base-uri 'none'; form-action 'none'"
+	return "default-src 'none'; style-src " + style().source() + "; script-src " + script().source() + "; base-uri 'none'; form-action 'none'"
 }
 
 // count shows a number with commas between thousands.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/consumer"
 	"github.com/gardenlinux/gloci-layout/layout/extract"
@@ -262,9 +262,9 @@ func annotations(d *document) []annotationView {
 }
 
 var (
-	tagGrammar  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
-	hostGrammar = regexp.MustCompile(`^[A-Za-z0-9.-]+(:[0-9]+)?$|^\[[0-9a-fA-F:.]+\](:[0-9]+)?$`)
-	repoGrammar = regexp.MustCompile(`^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*$`)
+	tagGrammar  = pattern.New(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	hostGrammar = pattern.New(`^[A-Za-z0-9.-]+(:[0-9]+)?$|^\[[0-9a-fA-F:.]+\](:[0-9]+)?$`)
+	repoGrammar = pattern.New(`^[a-z0-9]+(?:[._/-]+[a-z0-9]+)*$`)
 )
 
 // commands are those that fetch a document from this server. Nothing that a

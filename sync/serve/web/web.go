@@ -270,7 +270,7 @@ type errorView struct {
 // fresh sets the entity tag of a page that depends on the address, the state of
 // the repositories named and this program. It is true where the browser has it.
 func (x *request) fresh(states ...string) bool {
-	parts := append([]string{buildID, x.r.Host, x.r.URL.RequestURI(), strconv.FormatBool(x.r.TLS != nil)}, states...)
+	parts := append([]string{buildID(), x.r.Host, x.r.URL.RequestURI(), strconv.FormatBool(x.r.TLS != nil)}, states...)
 	for _, repo := range x.repos {
 		parts = append(parts, repo.Name)
 	}
