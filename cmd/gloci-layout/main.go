@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -23,7 +25,22 @@ import (
 )
 
 func main() {
+	delayCollection()
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// delayCollection lets the heap grow to 16 MiB before it is collected first, in
+// place of 4, unless GOGC says otherwise. Of those 4 the packages that are linked
+// in have taken most before main, so that short commands spent a sixth of their
+// time on a collection that freed nothing. What needs more memory is collected as
+// ever.
+func delayCollection() {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	debug.SetGCPercent(400)
+	collected := new([16]byte) // not so small that it shares its memory with others
+	runtime.AddCleanup(collected, func(percent int) { debug.SetGCPercent(percent) }, 100)
 }
 
 // run runs one command line and returns the exit status.
