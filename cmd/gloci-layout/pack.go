@@ -31,7 +31,7 @@ func newPackCommand(e *env) *cli.Command {
 			"With --base FILE.oci is a delta: it holds only what the base lacks, and names what it expects there. " +
 			"The base is a source, or what inventory has written of one; given more than once, all of them together. " +
 			"A base that is a delta counts as the whole that it makes. " +
-			"With --delta-blobs a changed layer is compared with what the base has in its place, which then has to have content. " +
+			"With --delta-blobs a changed layer is compared with what the base has in its place, which then has to have content, and with other layers, so that what several of them have is stored once. " +
 			"verify, unpack, merge and all commands that read take a delta with --base SOURCE.\n\n" +
 			"With --docker there is a manifest.json too, for docker load, with the container images under their ref names; " +
 			"a ref name that is no full name, such as host/repo:tag, becomes NAME:latest. Artifacts stay in the archive, and docker load does not see them.\n\n" + sourceHelp,
@@ -78,7 +78,7 @@ type packDelta struct {
 	Blobs int   `json:"blobs" doc:"how many blobs"`
 	Bytes int64 `json:"bytes" doc:"their size"`
 
-	Patched int `json:"patched,omitempty" doc:"with --delta-blobs, how many blobs are made of one there"`
+	Patched int `json:"patched,omitempty" doc:"with --delta-blobs, how many blobs are made of others"`
 }
 
 func runPack(c *cli.Context, e *env, opts *packOptions) (err error) {

@@ -1,6 +1,7 @@
 // Package patch writes what one file has that another lacks, and makes the one
 // of the other again. It takes an [io.ReaderAt] for the base, and knows no OCI
-// type.
+// type. Several files can be a base together ([Join]); a [Chooser] finds those
+// that are worth it.
 //
 // # Format
 //

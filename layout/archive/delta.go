@@ -98,11 +98,35 @@ func (a *Archive) checkDelta() error {
 		case s.size != p.Patch.Size:
 			errs = append(errs, fmt.Errorf("the patch for blob %s: %w: %d bytes, want %d", p.Digest, layout.ErrMismatch, s.size, p.Patch.Size))
 		}
+		errs = append(errs, a.checkPieces(p))
 	}
 	if len(used) < len(a.patches) {
 		errs = append(errs, fmt.Errorf("%w delta: %d patches that are for nothing", layout.ErrInvalid, len(a.patches)-len(used)))
 	}
 	return errors.Join(errs...)
+}
+
+// checkPieces tells whether the archive has the blobs that p says it has, and not
+// those that p says its base has.
+func (a *Archive) checkPieces(p delta.Patch) error {
+	for _, info := range p.Own {
+		if a.delta.Expects(info.Digest) {
+			continue // made of a patch, whose size was compared
+		}
+		s, ok := a.blobs[info.Digest]
+		if !ok {
+			return fmt.Errorf("%w delta: blob %s, of which blob %s is made, is missing", layout.ErrInvalid, info.Digest, p.Digest)
+		}
+		if s.size != info.Size {
+			return fmt.Errorf("blob %s, of which blob %s is made: %w: %d bytes, want %d", info.Digest, p.Digest, layout.ErrMismatch, s.size, info.Size)
+		}
+	}
+	for _, info := range p.Base {
+		if _, ok := a.blobs[info.Digest]; ok {
+			return fmt.Errorf("%w delta: blob %s is there, and is expected at the base", layout.ErrInvalid, info.Digest)
+		}
+	}
+	return nil
 }
 
 // Delta returns what the archive lacks, if it is a delta; nil if it is whole.

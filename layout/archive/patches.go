@@ -40,10 +40,11 @@ type patches struct {
 	spans map[digest.Digest]span // in spool, by the digests of the patches
 }
 
-// makePatches puts patches in the place of blobs that have a predecessor at the
-// bases, where that saves a tenth.
+// makePatches puts patches in the place of blobs, where that saves a tenth. They
+// are made of predecessors at the bases and of other blobs.
 func (p *plan) makePatches(ctx context.Context, src layout.Source, roots []ocispec.Descriptor, blobs map[digest.Digest]ocispec.Descriptor, o *PackOptions) error {
-	predecessors, err := delta.Predecessors(ctx, src, roots, o.Bases, o.Key)
+	jobs := min(runtime.GOMAXPROCS(0), maxPatchers)
+	pieces, err := findPieces(ctx, src, roots, blobs, o, jobs)
 	if err != nil {
 		return err
 	}
@@ -53,27 +54,17 @@ func (p *plan) makePatches(ctx context.Context, src layout.Source, roots []ocisp
 	p.patches.spans = map[digest.Digest]span{}
 	made := make(chan delta.Patch, len(blobs))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(min(runtime.GOMAXPROCS(0), maxPatchers))
-	for d, desc := range blobs {
-		from, ok := predecessors[d]
-		if !ok || desc.Size < minPatched || desc.Data != nil || !o.Base.Has(from.Desc) {
-			continue
-		}
+	g.SetLimit(jobs)
+	for d, from := range pieces {
 		g.Go(func() error {
-			if info, err := from.Base.Stat(ctx, from.Desc.Digest); err != nil || info.Size != from.Desc.Size {
-				return nil //nolint:nilerr // it was there, or never: then the blob is packed whole
-			}
-			info, err := p.patches.make(ctx, src, desc, from)
+			m, err := p.patches.make(ctx, src, blobs[d], from)
 			if errors.Is(err, errSavesLittle) {
 				return nil
 			}
 			if err != nil {
 				return fmt.Errorf("patch for blob %s: %w", d, err)
 			}
-			made <- delta.Patch{
-				BlobInfo: layout.BlobInfo{Digest: d, Size: desc.Size},
-				Base:     layout.BlobInfo{Digest: from.Desc.Digest, Size: from.Desc.Size}, Patch: info,
-			}
+			made <- m
 			return nil
 		})
 	}
@@ -87,37 +78,65 @@ func (p *plan) makePatches(ctx context.Context, src layout.Source, roots []ocisp
 	return err
 }
 
-// make makes one patch. Both blobs are verified: what is made of another one
-// would be of no use to anybody.
-func (p *patches) make(ctx context.Context, src layout.Source, desc ocispec.Descriptor, from delta.Predecessor) (info layout.BlobInfo, err error) {
-	old, err := from.Base.Blob(ctx, from.Desc)
+// findPieces finds what patches for blobs may be made of.
+func findPieces(ctx context.Context, src layout.Source, roots []ocispec.Descriptor, blobs map[digest.Digest]ocispec.Descriptor, o *PackOptions, jobs int) (map[digest.Digest][]delta.Piece, error) {
+	predecessors, err := delta.Predecessors(ctx, src, roots, o.Bases, o.Key)
 	if err != nil {
-		return info, err
+		return nil, err
 	}
-	if _, err = io.Copy(io.Discard, old); err != nil {
-		return info, errors.Join(err, old.Close())
+	var list []ocispec.Descriptor
+	for d, desc := range blobs {
+		if desc.Size >= minPatched && desc.Data == nil {
+			list = append(list, desc)
+			continue
+		}
+		delete(predecessors, d)
 	}
-	base, closer, err := delta.OpenAt(ctx, from.Base, from.Desc)
-	if err = errors.Join(err, old.Close()); err != nil {
-		return info, err
+	for d, from := range predecessors {
+		info, err := from.Base.Stat(ctx, from.Desc.Digest)
+		// It was there, or never: then the blob is packed whole.
+		if _, ok := blobs[d]; !ok || !o.Base.Has(from.Desc) || err != nil || info.Size != from.Desc.Size {
+			delete(predecessors, d)
+		}
 	}
-	defer closer.Close() //nolint:errcheck // only read
+	return delta.Pieces(ctx, src, list, predecessors, jobs)
+}
+
+// make makes one patch. All blobs were verified: what is made of another one
+// would be of no use to anybody.
+func (p *patches) make(ctx context.Context, src layout.Source, desc ocispec.Descriptor, from []delta.Piece) (m delta.Patch, err error) {
+	m.BlobInfo = layout.BlobInfo{Digest: desc.Digest, Size: desc.Size}
+	var parts []patch.Part
+	for _, piece := range from {
+		at, list := piece.Base, &m.Base
+		if at == nil {
+			at, list = src, &m.Own
+		}
+		r, closer, err := delta.OpenAt(ctx, at, piece.Desc)
+		if err != nil {
+			return m, err
+		}
+		defer closer.Close() //nolint:errcheck // only read
+		*list = append(*list, layout.BlobInfo{Digest: piece.Desc.Digest, Size: piece.Desc.Size})
+		parts = append(parts, patch.Part{ReaderAt: r, Size: piece.Desc.Size})
+	}
 	rc, err := src.Blob(ctx, desc)
 	if err != nil {
-		return info, err
+		return m, err
 	}
 	defer rc.Close() //nolint:errcheck // only read
 	f, err := tempFile()
 	if err != nil {
-		return info, err
+		return m, err
 	}
 	defer f.Close() //nolint:errcheck // it has no name, and is copied
 	out := &patchWriter{w: f, left: desc.Size - (desc.Size+9)/10, digester: digest.SHA256.Digester()}
-	if err := patch.Encode(out, base, from.Desc.Size, rc, desc.Size); err != nil {
-		return info, err
+	base, size := patch.Join(parts...)
+	if err := patch.Encode(out, base, size, rc, desc.Size); err != nil {
+		return m, err
 	}
-	info = layout.BlobInfo{Digest: out.digester.Digest(), Size: out.n}
-	return info, p.keep(f, info)
+	m.Patch = layout.BlobInfo{Digest: out.digester.Digest(), Size: out.n}
+	return m, p.keep(f, m.Patch)
 }
 
 // keep copies a patch from f to the others.

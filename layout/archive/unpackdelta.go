@@ -43,9 +43,12 @@ func unpackOver(ctx context.Context, src layout.Source, x *layout.Index, l *layo
 		return err
 	}
 	if c, ok := src.(delta.Carrier); ok && c.Delta() != nil {
-		if src, err = delta.Open(ctx, c, l); err != nil {
+		both, err := delta.Open(ctx, c, l)
+		if err != nil {
 			return err
 		}
+		defer both.Release() //nolint:errcheck // only read; c is the caller's to close
+		src = both
 	}
 	return copyInto(ctx, src, x, l, may, o)
 }

@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -126,6 +130,123 @@ func TestEveryDamageIsFound(t *testing.T) {
 		t.Fatal("the delta has no patch")
 	}
 	checkDamage(t, raw)
+	// With a patch of a blob of the delta that is a patch itself.
+	next = newLayout(t, filepath.Join(t.TempDir(), "more"), []string{large(1) + news(1)}, []string{"more", large(1)[:9000] + news(1) + "."})
+	raw = packed(ctx, t, next, &archive.PackOptions{Base: v, Bases: []layout.Source{old}}).Bytes()
+	if !bytes.Contains(raw, []byte(`"own":[{`)) {
+		t.Fatal("no patch is made of a blob of the delta")
+	}
+	checkDamage(t, raw)
+}
+
+// news returns random bytes.
+func news(seed byte) string {
+	b := make([]byte, 6000)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	return string(b)
+}
+
+// What is new in several blobs is in the delta once, whether the first of them is
+// stored whole or as a patch.
+func TestPatchOfOwn(t *testing.T) {
+	ctx := t.Context()
+	old := newLayout(t, filepath.Join(t.TempDir(), "old"), []string{large(0), large(0) + "b", large(0) + "c"})
+	kernel := news(1) + news(2) + news(3)
+	layers := []string{
+		large(1) + kernel + "a", large(0) + kernel + "b", kernel + large(0) + "c",
+		kernel, // without a predecessor
+	}
+	next := newLayout(t, filepath.Join(t.TempDir(), "next"), layers)
+	v, err := delta.Take(ctx, old)
+	must(t, err)
+	raw := packed(ctx, t, next, &archive.PackOptions{Base: v, Bases: []layout.Source{old}})
+	if n := raw.Len(); n > len(kernel)+15_000 {
+		t.Errorf("the delta has %d bytes, want little more than the %d that are new", n, len(kernel))
+	}
+	d, err := archive.OpenReader(ctx, raw, "delta.oci", nil)
+	must(t, err)
+	defer d.Close()
+	if n := len(d.Delta().Patches); n != 3 {
+		t.Errorf("%d patches, want 3", n)
+	}
+	if needs := d.Delta().Needs(); len(needs) == 0 || slices.ContainsFunc(needs, func(i layout.BlobInfo) bool { return i.Digest == info(kernel).Digest }) {
+		t.Errorf("the base must have %v", needs)
+	}
+	src, err := delta.Open(ctx, d, old)
+	must(t, err)
+	for range 2 { // what is needed twice is kept
+		if res, err := layout.Verify(ctx, src, nil); err != nil || len(res.Findings) > 0 {
+			t.Errorf("Verify: %v, %v", res, err)
+		}
+	}
+	must(t, src.Release())
+	for _, content := range layers[:3] {
+		rc, err := src.Blob(ctx, ocispec.Descriptor{Digest: info(content).Digest, Size: int64(len(content))})
+		if err == nil {
+			_, err = io.Copy(io.Discard, rc)
+			err = errors.Join(err, rc.Close())
+		}
+		if err != nil && !errors.Is(err, os.ErrClosed) {
+			t.Errorf("after Release: %v", err)
+		}
+	}
+	must(t, archive.Unpack(ctx, d, old.Dir(), nil))
+	for _, content := range layers {
+		if got := files(t, old.Dir())[layout.BlobPath(info(content).Digest)]; got != content {
+			t.Errorf("unpacked are %d bytes, want %d", len(got), len(content))
+		}
+	}
+}
+
+// Patches that need one another in a circle, or too many in a row, are refused,
+// and so is whatever else no writer makes.
+func TestPieces(t *testing.T) {
+	a, b, c, x := info("a"), info("b"), info("c"), info("x")
+	type list = []layout.BlobInfo
+	many := &delta.Description{Index: x}
+	var row []layout.BlobInfo
+	for i := range delta.MaxPieces + 1 {
+		row = append(row, info(fmt.Sprint("row", i)))
+	}
+	for i, r := range row {
+		p := delta.Patch{BlobInfo: r, Base: list{a}, Patch: x}
+		if i > 0 {
+			p.Base, p.Own = nil, list{row[i-1]}
+		}
+		many.Patches = append(many.Patches, p)
+	}
+	one := func(patches ...delta.Patch) *delta.Description {
+		return &delta.Description{Index: x, Expected: list{c}, Patches: patches}
+	}
+	other := layout.BlobInfo{Digest: b.Digest, Size: 7}
+	for name, test := range map[string]struct {
+		d  *delta.Description
+		ok bool
+	}{
+		"of the base":            {one(delta.Patch{BlobInfo: a, Base: list{b}, Patch: x}), true},
+		"of what is expected":    {one(delta.Patch{BlobInfo: a, Base: list{c}, Patch: x}), true},
+		"of both":                {one(delta.Patch{BlobInfo: a, Base: list{c}, Own: list{b}, Patch: x}), true},
+		"of a patch":             {one(delta.Patch{BlobInfo: a, Own: list{b}, Patch: x}, delta.Patch{BlobInfo: b, Base: list{c}, Patch: x}), true},
+		"of nothing":             {one(delta.Patch{BlobInfo: a, Patch: x}), false},
+		"of itself":              {one(delta.Patch{BlobInfo: a, Own: list{a}, Patch: x}), false},
+		"of itself, in the base": {one(delta.Patch{BlobInfo: a, Base: list{a}, Patch: x}), false},
+		"of one twice":           {one(delta.Patch{BlobInfo: a, Base: list{b}, Own: list{b}, Patch: x}), false},
+		"own, but expected":      {one(delta.Patch{BlobInfo: a, Own: list{c}, Patch: x}), false},
+		"of another size":        {one(delta.Patch{BlobInfo: a, Own: list{other}, Patch: x}, delta.Patch{BlobInfo: b, Base: list{c}, Patch: x}), false},
+		"in a circle":            {one(delta.Patch{BlobInfo: a, Own: list{b}, Patch: x}, delta.Patch{BlobInfo: b, Base: list{c}, Own: list{a}, Patch: x}), false},
+		"of 16":                  {one(delta.Patch{BlobInfo: a, Base: row[1:], Patch: x}), true},
+		"of 17":                  {one(delta.Patch{BlobInfo: a, Base: row, Patch: x}), false},
+		"of too much":            {one(delta.Patch{BlobInfo: a, Base: list{{Digest: b.Digest, Size: 1 << 60}, {Digest: x.Digest, Size: 1}}, Patch: x}), false},
+		"17 in a row":            {many, false},
+		"16 in a row":            {&delta.Description{Index: x, Patches: many.Patches[:delta.MaxPieces]}, true},
+	} {
+		d := test.d
+		d.Patches = slices.Clone(d.Patches)
+		slices.SortFunc(d.Patches, func(a, b delta.Patch) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+		if _, err := delta.Parse(d.Bytes()); (err == nil) != test.ok || err != nil && !errors.Is(err, layout.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // A layer that changed little is a patch, and is made again.
@@ -204,7 +325,7 @@ func TestDeltaProperties(t *testing.T) {
 		dir, err := os.MkdirTemp(memory, "gloci-delta-")
 		must(t, err)
 		defer os.RemoveAll(dir)
-		layers := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "b", "c", large(1), large(2), large(3)}), 0, 4)
+		layers := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "b", "c", large(1), large(2), large(3), large(3) + news(1), news(1)}), 0, 4)
 		artifacts := rapid.SliceOfN(layers, 0, 4)
 		a := newLayout(t, filepath.Join(dir, "a"), artifacts.Draw(t, "a")...)
 		defer a.Close()

@@ -27,7 +27,11 @@ import (
 )
 
 // MediaType is the mediaType of the description of a delta (docs/format.md).
-const MediaType = "application/vnd.gardenlinux.gloci-layout.delta.v1+json"
+const MediaType = "application/vnd.gardenlinux.gloci-layout.delta.v2+json"
+
+// MaxPieces is how many blobs a patch may copy from, and how many patches may
+// need one another in a row.
+const MaxPieces = 16
 
 // A Description says what a delta is made of, and what it needs.
 type Description struct {
@@ -41,11 +45,13 @@ type Description struct {
 	Patches []Patch
 }
 
-// A Patch is how a blob is made of one of the base.
+// A Patch is how a blob is made of others: of those in Base and then those in
+// Own, one after another. There is at least one, and each once.
 type Patch struct {
-	layout.BlobInfo                 // the blob that is made
-	Base            layout.BlobInfo // the blob of the base that it is made of
-	Patch           layout.BlobInfo // the member that says how
+	layout.BlobInfo                   // the blob that is made
+	Base            []layout.BlobInfo // blobs of the base
+	Own             []layout.BlobInfo // blobs that the delta has, whole or as patches
+	Patch           layout.BlobInfo   // the member that says how
 }
 
 // A Carrier is a source that may be a delta: an archive.
@@ -97,7 +103,7 @@ func (d *Description) patch(want digest.Digest) (Patch, bool) {
 func (d *Description) Needs() []layout.BlobInfo {
 	needs := slices.Clone(d.Expected)
 	for _, p := range d.Patches {
-		needs = append(needs, p.Base)
+		needs = append(needs, p.Base...)
 	}
 	slices.SortFunc(needs, compareInfo)
 	return slices.Compact(needs)
@@ -114,7 +120,8 @@ type descriptionDocument struct {
 type patchJSON struct {
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`
-	Base   blob          `json:"base"`
+	Base   []blob        `json:"base"`
+	Own    []blob        `json:"own"`
 	Patch  blob          `json:"patch"`
 }
 
@@ -122,7 +129,7 @@ type patchJSON struct {
 func (d *Description) Bytes() []byte {
 	doc := descriptionDocument{MediaType: MediaType, Index: blob(d.Index), Bases: toBlobs(d.Bases), Blobs: toBlobs(d.Expected), Patches: make([]patchJSON, len(d.Patches))}
 	for i, p := range d.Patches {
-		doc.Patches[i] = patchJSON{Digest: p.Digest, Size: p.Size, Base: blob(p.Base), Patch: blob(p.Patch)}
+		doc.Patches[i] = patchJSON{Digest: p.Digest, Size: p.Size, Base: toBlobs(p.Base), Own: toBlobs(p.Own), Patch: blob(p.Patch)}
 	}
 	return encode(doc)
 }
@@ -145,8 +152,8 @@ func parse(raw []byte) (*Description, error) {
 	d := &Description{Index: layout.BlobInfo(doc.Index), Bases: toInfos(doc.Bases), Expected: toInfos(doc.Blobs)}
 	errs := []error{checkInfo(d.Index), checkInfos(d.Bases), checkInfos(d.Expected)}
 	for i, j := range doc.Patches {
-		p := Patch{BlobInfo: layout.BlobInfo{Digest: j.Digest, Size: j.Size}, Base: layout.BlobInfo(j.Base), Patch: layout.BlobInfo(j.Patch)}
-		errs = append(errs, checkInfo(p.BlobInfo), checkInfo(p.Base), checkInfo(p.Patch))
+		p := Patch{BlobInfo: layout.BlobInfo{Digest: j.Digest, Size: j.Size}, Base: toInfos(j.Base), Own: toInfos(j.Own), Patch: layout.BlobInfo(j.Patch)}
+		errs = append(errs, checkInfo(p.BlobInfo), p.checkPieces(d), checkInfo(p.Patch))
 		switch {
 		case i > 0 && d.Patches[i-1].Digest >= p.Digest:
 			errs = append(errs, fmt.Errorf("patch of %s: digests are not sorted", p.Digest))
@@ -155,6 +162,7 @@ func parse(raw []byte) (*Description, error) {
 		}
 		d.Patches = append(d.Patches, p)
 	}
+	errs = append(errs, d.checkChains())
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -162,6 +170,80 @@ func parse(raw []byte) (*Description, error) {
 		return nil, errors.New("it is not in the canonical form")
 	}
 	return d, nil
+}
+
+// checkPieces checks what p copies from, by itself.
+func (p *Patch) checkPieces(d *Description) error {
+	n := len(p.Base) + len(p.Own)
+	if n == 0 || n > MaxPieces {
+		return fmt.Errorf("patch of %s: made of %d blobs, not of 1 to %d", p.Digest, n, MaxPieces)
+	}
+	seen := map[digest.Digest]bool{p.Digest: true}
+	var size int64
+	for _, info := range slices.Concat(p.Base, p.Own) {
+		if err := checkInfo(info); err != nil {
+			return err
+		}
+		if seen[info.Digest] {
+			return fmt.Errorf("patch of %s: made of %s, twice or of itself", p.Digest, info.Digest)
+		}
+		seen[info.Digest] = true
+		if info.Size > maxPieceBytes-size {
+			return fmt.Errorf("patch of %s: made of more than %d bytes", p.Digest, int64(maxPieceBytes))
+		}
+		size += info.Size
+	}
+	for _, info := range p.Own {
+		if _, ok := slices.BinarySearchFunc(d.Expected, info.Digest, compareDigest); ok {
+			return fmt.Errorf("patch of %s: %s is to be in the delta, and is expected at the base", p.Digest, info.Digest)
+		}
+	}
+	return nil
+}
+
+// maxPieceBytes is far below where a sum of sizes could overflow.
+const maxPieceBytes = 1 << 60
+
+// checkChains checks that no patch needs itself, and none too many in a row.
+func (d *Description) checkChains() error {
+	depths := map[digest.Digest]int{} // -1: it is being looked at
+	var depth func(p Patch) (int, error)
+	depth = func(p Patch) (int, error) {
+		n, ok := depths[p.Digest]
+		if ok && n < 0 {
+			return 0, fmt.Errorf("patch of %s: it needs itself", p.Digest)
+		}
+		if ok {
+			return n, nil
+		}
+		depths[p.Digest] = -1
+		n = 1
+		for _, own := range p.Own {
+			q, ok := d.patch(own.Digest)
+			if !ok {
+				continue
+			}
+			if q.Size != own.Size {
+				return 0, fmt.Errorf("patch of %s: %s has %d bytes, not %d", p.Digest, q.Digest, q.Size, own.Size)
+			}
+			below, err := depth(q)
+			if err != nil {
+				return 0, err
+			}
+			n = max(n, below+1)
+		}
+		if n > MaxPieces {
+			return 0, fmt.Errorf("patch of %s: %d patches in a row need one another, more than %d", p.Digest, n, MaxPieces)
+		}
+		depths[p.Digest] = n
+		return n, nil
+	}
+	for _, p := range d.Patches {
+		if _, err := depth(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A BaseError tells that a base is not the one that a delta was made for. It is

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -156,7 +157,7 @@ func TestDocuments(t *testing.T) {
 	if !bytes.Equal(again.Bytes(), v.Bytes()) || !again.Has(ocispec.Descriptor{Digest: a.Digest, Size: 1}) || again.Has(ocispec.Descriptor{Digest: a.Digest, Size: 2}) {
 		t.Errorf("an inventory became %s", again.Bytes())
 	}
-	d := &delta.Description{Index: c, Bases: []layout.BlobInfo{a}, Expected: list, Patches: []delta.Patch{{BlobInfo: c, Base: a, Patch: b}}}
+	d := &delta.Description{Index: c, Bases: []layout.BlobInfo{a}, Expected: list, Patches: []delta.Patch{{BlobInfo: c, Base: []layout.BlobInfo{a}, Patch: b}}}
 	read, err := delta.Parse(d.Bytes())
 	must(t, err)
 	if !bytes.Equal(read.Bytes(), d.Bytes()) || !read.Expects(c.Digest) || len(read.Needs()) != 2 {
@@ -172,7 +173,7 @@ func TestDocuments(t *testing.T) {
 		text := string(document.raw)
 		for _, bad := range []string{
 			"", "{}", text[:len(text)-1], text + "\n", strings.TrimSuffix(text, "}\n") + `,"x":1}` + "\n",
-			strings.Replace(text, "v1+json", "v2+json", 1), strings.Replace(text, `"size":1`, `"size":-1`, 1),
+			strings.Replace(strings.Replace(text, "v1+json", "v3+json", 1), "v2+json", "v1+json", 1), strings.Replace(text, `"size":1`, `"size":-1`, 1),
 			strings.Replace(text, `"size":1`, `"size":1.0`, 1), strings.Replace(text, `"size"`, `"Size"`, 1), strings.Replace(text, ":", ": ", 1),
 			strings.Replace(text, string(a.Digest), "sha256:../../x", 1), strings.Replace(text, `"blobs":[{"digest":"`+string(list[0].Digest), `"blobs":[{"digest":"`+string(list[1].Digest), 1),
 			strings.Replace(text, string(list[0].Digest), strings.ToUpper(string(list[0].Digest)), 1),
@@ -188,5 +189,47 @@ func TestDocuments(t *testing.T) {
 	d.Patches[0].BlobInfo = a // expected, and made
 	if _, err := delta.Parse(d.Bytes()); !errors.Is(err, layout.ErrInvalid) {
 		t.Errorf("a patch for what is expected: %v, want ErrInvalid", err)
+	}
+}
+
+// What a patch is made of has to be where the description says.
+func TestArchiveHasPieces(t *testing.T) {
+	index := layout.NewIndex().Bytes()
+	blob, made, how := info("blob"), info("made"), info("patch")
+	for name, test := range map[string]struct {
+		p     delta.Patch
+		blobs []string
+		want  error // nil: it is opened
+	}{
+		"own":                    {delta.Patch{BlobInfo: made, Own: []layout.BlobInfo{blob}, Patch: how}, []string{"blob"}, nil},
+		"own, missing":           {delta.Patch{BlobInfo: made, Own: []layout.BlobInfo{blob}, Patch: how}, nil, layout.ErrInvalid},
+		"own, of another size":   {delta.Patch{BlobInfo: made, Own: []layout.BlobInfo{{Digest: blob.Digest, Size: 3}}, Patch: how}, []string{"blob"}, layout.ErrMismatch},
+		"of the base":            {delta.Patch{BlobInfo: made, Base: []layout.BlobInfo{blob}, Patch: how}, nil, nil},
+		"of the base, but there": {delta.Patch{BlobInfo: made, Base: []layout.BlobInfo{blob}, Patch: how}, []string{"blob"}, layout.ErrInvalid},
+	} {
+		d := &delta.Description{Index: layout.BlobInfo{Digest: digest.FromBytes(index), Size: int64(len(index))}, Patches: []delta.Patch{test.p}}
+		raw := d.Bytes()
+		members := map[string]string{
+			"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "index.json": string(index),
+			"gloci-delta/" + digest.FromBytes(raw).Encoded() + ".json": string(raw), "gloci-delta/" + how.Digest.Encoded() + ".patch": "patch",
+		}
+		for _, content := range test.blobs {
+			members[layout.BlobPath(info(content).Digest)] = content
+		}
+		var out bytes.Buffer
+		tw := tar.NewWriter(&out)
+		for _, name := range slices.Sorted(maps.Keys(members)) {
+			must(t, tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(members[name]))}))
+			_, err := tw.Write([]byte(members[name]))
+			must(t, err)
+		}
+		must(t, tw.Close())
+		a, err := archive.OpenReader(t.Context(), &out, "delta.oci", nil)
+		if err == nil {
+			must(t, a.Close())
+		}
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
 	}
 }

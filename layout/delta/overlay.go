@@ -13,8 +13,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/gardenlinux/gloci-layout/compress"
-	"github.com/gardenlinux/gloci-layout/compress/patch"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
@@ -30,11 +28,13 @@ type Source struct {
 	bases   []layout.Source
 	at      map[digest.Digest]int // which base has what is needed of it
 	infos   []layout.BlobInfo     // all blobs, sorted by digest
+	kept    *kept
 }
 
 // Open puts a delta and its base together. All that the delta needs of it must
 // be in one of bases, with the right size, else the error is a [BaseError];
-// contents are verified when they are read.
+// contents are verified when they are read. What is made of a patch and needed for
+// another one is kept in a temporary file without a name until Close.
 //
 // A carrier that is no delta is [layout.ErrInvalid]. Close closes the carrier,
 // not the bases.
@@ -43,7 +43,7 @@ func Open(ctx context.Context, c Carrier, bases ...layout.Source) (*Source, erro
 	if d == nil {
 		return nil, fmt.Errorf("%w: %s is no delta", layout.ErrInvalid, c)
 	}
-	s := &Source{carrier: c, desc: d, bases: bases, at: map[digest.Digest]int{}}
+	s := &Source{carrier: c, desc: d, bases: bases, at: map[digest.Digest]int{}, kept: newKept(d)}
 	if err := s.find(ctx); err != nil {
 		return nil, err
 	}
@@ -137,46 +137,6 @@ func (s *Source) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClos
 	})
 }
 
-// made opens what a patch makes. Its digest is the caller's to verify.
-func (s *Source) made(ctx context.Context, p Patch) (io.ReadCloser, error) {
-	base, closer, err := OpenAt(ctx, s.bases[s.at[p.Base.Digest]], ocispec.Descriptor{Digest: p.Base.Digest, Size: p.Base.Size})
-	if err != nil {
-		return nil, err
-	}
-	rc, err := s.carrier.OpenPatch(ctx, p)
-	if err != nil {
-		return nil, errors.Join(err, closer.Close())
-	}
-	r, err := patch.NewReader(rc, base, p.Base.Size, p.Size)
-	if err != nil {
-		return nil, errors.Join(patchError(p, err), rc.Close(), closer.Close())
-	}
-	return &madeReader{r, rc, closer, p}, nil
-}
-
-// patchError names the blob that cannot be made; other errors stay as they are.
-func patchError(p Patch, err error) error {
-	if errors.Is(err, patch.ErrCorrupt) || errors.Is(err, compress.ErrCorrupt) || errors.Is(err, compress.ErrLimit) {
-		return fmt.Errorf("the patch for blob %s: %w: %w", p.Digest, layout.ErrInvalid, err)
-	}
-	return err
-}
-
-type madeReader struct {
-	*patch.Reader
-	rc, base io.Closer
-	patch    Patch
-}
-
-func (r *madeReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	return n, patchError(r.patch, err)
-}
-
-func (r *madeReader) Close() error {
-	return errors.Join(r.Reader.Close(), r.rc.Close(), r.base.Close())
-}
-
 // Blobs lists every blob of the whole; see [layout.Source].
 func (s *Source) Blobs(ctx context.Context) iter.Seq2[layout.BlobInfo, error] {
 	return func(yield func(layout.BlobInfo, error) bool) {
@@ -228,7 +188,10 @@ func (s *Source) Section(ctx context.Context, d digest.Digest) (f *os.File, off,
 func (s *Source) String() string { return s.carrier.String() }
 
 // Close closes the delta. The bases are the caller's.
-func (s *Source) Close() error { return s.carrier.Close() }
+func (s *Source) Close() error { return errors.Join(s.Release(), s.carrier.Close()) }
+
+// Release frees what Close frees, but does not close the delta.
+func (s *Source) Release() error { return s.kept.close() }
 
 var (
 	_ layout.Source    = (*Source)(nil)

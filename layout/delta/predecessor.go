@@ -138,17 +138,23 @@ func OpenAt(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (io
 		return nil, nil, err
 	}
 	defer rc.Close() //nolint:errcheck // only read
+	f, err := spool(rc)
+	return f, f, err
+}
+
+// spool copies r to a temporary file without a name: nothing is left behind,
+// however this process ends.
+func spool(r io.Reader) (*os.File, error) {
 	f, err := os.CreateTemp("", "gloci-layout-")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	// Without a name nothing is left behind, however this process ends.
 	err = os.Remove(f.Name())
 	if err == nil {
-		_, err = io.Copy(f, rc)
+		_, err = io.Copy(f, r)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
-	return f, f, nil
+	return f, nil
 }
