@@ -218,7 +218,8 @@ func (c *crashCase) prepare(t *testing.T, template string) {
 	}
 }
 
-// copy returns a directory that holds what the command names of the template.
+// copy returns a directory that holds what the command names of the template, with
+// the parts of a file that is split.
 func (c *crashCase) copy(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(filepath.Dir(c.template), "run")
@@ -230,7 +231,11 @@ func (c *crashCase) copy(t *testing.T) string {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if !slices.ContainsFunc(c.args, func(arg string) bool { return slices.Contains(strings.Split(arg, ":"), e.Name()) }) {
+		if !slices.ContainsFunc(c.args, func(arg string) bool {
+			return slices.ContainsFunc(strings.Split(arg, ":"), func(name string) bool {
+				return name == e.Name() || strings.HasPrefix(e.Name(), name+".")
+			})
+		}) {
 			continue
 		}
 		from, to := filepath.Join(c.template, e.Name()), filepath.Join(dir, e.Name())
