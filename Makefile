@@ -157,6 +157,16 @@ fuzz: ## run each fuzz target for FUZZTIME
 bench: build $(PEERS) ## measure against hash passes, tar and other tools (BENCHFLAGS)
 	$(GO) run $(GOFLAGS_ALL) ./scripts/bench $(BENCHFLAGS)
 
+# Needs chromium, node and npm; what it takes from npm is pinned by a lock file.
+.PHONY: page
+page: ## open the pages of serve and report in Chromium
+	cd sync/serve/web/browsertest && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	GLOCI_BROWSER=1 $(GO) test $(GOFLAGS_ALL) -count=1 -run '^TestBrowser$$' -v ./sync/serve/web
+
+.PHONY: screenshots
+screenshots: ## take the pictures of docs/pages anew
+	GLOCI_SHOTS=$(CURDIR)/docs/pages $(MAKE) page
+
 .PHONY: demo
 demo: build $(TOOLS)/registry ## the main job on real input, onto a registry that it starts itself
 	scripts/demo.sh

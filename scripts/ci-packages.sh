@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: scripts/ci-packages.sh [--list] [build|demo|test|lint|model]...   (no group: all of them)
+# usage: scripts/ci-packages.sh [--list] [build|demo|test|lint|model|page]...   (no group: all of them)
 #
 # The one place that names the Debian packages this project uses outside Go.
 # Installs those that are missing, with one apt-get update; as another user than
@@ -10,6 +10,7 @@
 #   test   go test ./...: the peers whose files we read and who read ours
 #   lint   make lint, go test -race
 #   model  make model
+#   page   make page
 set -euo pipefail
 export LC_ALL=C
 
@@ -33,8 +34,13 @@ packages() {
 	model)
 		printf '%s\n' gcc libc6-dev spin
 		;;
+	page)
+		printf '%s\n' chromium fonts-inter
+		# A node from elsewhere brings its npm, and Debian's would be in its way.
+		command -v node >/dev/null && command -v npm >/dev/null || printf '%s\n' nodejs npm
+		;;
 	*)
-		printf 'ci-packages: %s: no such group (build, demo, test, lint, model)\n' "$1" >&2
+		printf 'ci-packages: %s: no such group (build, demo, test, lint, model, page)\n' "$1" >&2
 		return 64
 		;;
 	esac
@@ -45,7 +51,7 @@ if [ "${1-}" = --list ]; then
 	list=true
 	shift
 fi
-[ $# -gt 0 ] || set -- build demo test lint model
+[ $# -gt 0 ] || set -- build demo test lint model page
 
 wanted=()
 for group; do

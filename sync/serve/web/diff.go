@@ -158,7 +158,7 @@ func (x *request) diff() error {
 			if x.r.Context().Err() != nil {
 				return err
 			}
-			v.Err = show.Clean(err.Error())
+			v.Err = show.Clean(strings.ReplaceAll(err.Error(), "\n", "; "))
 			if errors.Is(err, context.DeadlineExceeded) {
 				v.Err = "comparing was stopped after " + heavyTimeout.String()
 			}

@@ -15,6 +15,7 @@ import (
 // Limits of what one page shows.
 const (
 	maxRows     = 5000
+	firstRows   = 200 // that are not folded
 	maxVersions = 500
 	maxOthers   = 500
 	maxFindings = 200
@@ -93,6 +94,27 @@ type matrixView struct {
 	More    int // rows that are not shown
 	Version string
 	ByName  bool // lines of several versions
+}
+
+// A matrixTable is a part of a matrix: the first lines, or those that are folded,
+// so that a browser need not lay out thousands before it shows any.
+type matrixTable struct {
+	Top     bool
+	Columns []string
+	Rows    []matrixRow
+}
+
+// First returns the lines that are shown at once.
+func (m *matrixView) First() matrixTable {
+	return matrixTable{true, m.Columns, m.Rows[:min(firstRows, len(m.Rows))]}
+}
+
+// Rest returns the others; nil if there are none.
+func (m *matrixView) Rest() *matrixTable {
+	if len(m.Rows) <= firstRows {
+		return nil
+	}
+	return &matrixTable{false, m.Columns, m.Rows[firstRows:]}
 }
 
 type matrixRow struct {

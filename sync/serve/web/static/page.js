@@ -28,7 +28,8 @@
   for (const input of all("input[data-filter]")) {
     const table = document.getElementById(input.dataset.filter);
     if (!table) continue;
-    const rows = [...all("tbody tr", table)];
+    const more = document.getElementById(input.dataset.filter + "-more"); // lines that are folded
+    const rows = [...all("tbody tr", table), ...(more ? all("tbody tr", more) : [])];
     const text = rows.map((r) => (r.dataset.find ?? r.firstElementChild.textContent).toLowerCase());
     const found = document.getElementById("found");
     const was = found?.textContent;
@@ -41,6 +42,7 @@
         r.hidden = !same && !words.every((w) => text[i].includes(w));
         if (!r.hidden) n++;
       });
+      if (more) more.open = !same;
       if (found) found.textContent = same ? was : `${n} of ${rows.length} lines shown${input.form ? "; Enter searches everything" : ""}`;
     });
   }
