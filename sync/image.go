@@ -1,13 +1,11 @@
 package sync
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/containers/image/v5/docker/policyconfiguration"
 	"github.com/containers/image/v5/docker/reference"
@@ -184,62 +182,3 @@ func (destination) PutSignatures(_ context.Context, signatures [][]byte, _ *dige
 }
 
 func (destination) Commit(context.Context, types.UnparsedImage) error { return nil }
-
-// A pushDestination is the destination of all images of one push. Their blobs
-// have been sent by the time that the library asks for them.
-type pushDestination struct {
-	destination
-	push     *pusher
-	document *document // what PutManifest writes
-}
-
-func (*pushDestination) DesiredLayerCompression() types.LayerCompression {
-	return types.PreserveOriginal
-}
-
-func (*pushDestination) SupportedManifestMIMETypes() []string { return nil } // all
-
-// TryReusingBlob answers from the plan, without a request.
-func (d *pushDestination) TryReusingBlob(_ context.Context, info types.BlobInfo, _ types.BlobInfoCache, _ bool) (bool, types.BlobInfo, error) {
-	if !d.push.has(info.Digest) {
-		return false, types.BlobInfo{}, nil
-	}
-	return true, types.BlobInfo{Digest: info.Digest, Size: info.Size}, nil
-}
-
-// PutBlob is called for configs, which the library never asks about before, and
-// for what the plan does not know.
-func (d *pushDestination) PutBlob(_ context.Context, r io.Reader, info types.BlobInfo, _ types.BlobInfoCache, _ bool) (types.BlobInfo, error) {
-	if d.push.has(info.Digest) {
-		_, err := io.Copy(io.Discard, r)
-		return types.BlobInfo{Digest: info.Digest, Size: info.Size}, err
-	}
-	return types.BlobInfo{}, fmt.Errorf("blob %s of %s is not planned", info.Digest, d.document.desc.Digest)
-}
-
-func (d *pushDestination) PutManifest(ctx context.Context, raw []byte, _ *digest.Digest) error {
-	if got := d.document.desc.Digest.Algorithm().FromBytes(raw); got != d.document.desc.Digest {
-		return fmt.Errorf("%s was changed into %s on its way", d.document.desc.Digest, got)
-	}
-	return d.push.putDocument(ctx, d.document, bytes.Clone(raw))
-}
-
-// throughCopy tells whether the manifest goes through copy.Image. Images go,
-// unless they are beyond what it can do without changing a byte.
-func throughCopy(doc *layout.Document) bool {
-	if !doc.IsImage() || doc.IsIndex || doc.Config.Digest.Algorithm() != digest.SHA256 || doc.Config.Size > 4<<20 {
-		return false // it reads configs whole, up to 4 MiB, and checks them with sha256
-	}
-	if doc.Descriptor.Digest.Algorithm() != digest.SHA256 {
-		return false // it computes digests of manifests with sha256
-	}
-	for _, l := range doc.Layers {
-		if len(l.URLs) > 0 {
-			return false // it leaves such layers out, even when they are there
-		}
-		if strings.HasSuffix(l.MediaType, "+encrypted") {
-			return false // it asks for keys
-		}
-	}
-	return true
-}

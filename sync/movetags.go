@@ -130,7 +130,7 @@ func (p *pusher) checkRoots(ctx context.Context) error {
 	slices.SortFunc(roots, func(a, b *document) int { return cmp.Compare(a.desc.Digest, b.desc.Digest) })
 	roots = slices.CompactFunc(roots, func(a, b *document) bool { return a.desc.Digest == b.desc.Digest })
 	roots = slices.DeleteFunc(roots, func(doc *document) bool { return doc.read == nil })
-	return each(ctx, p.client.SmallJobs(), roots, func(ctx context.Context, doc *document) error {
+	return ask(ctx, p.client, true, roots, func(ctx context.Context, doc *document) error {
 		present, err := p.client.Exists(ctx, doc.desc.Digest)
 		if err == nil && !present {
 			err = fmt.Errorf("%s@%s: %w after the registry had taken it", p.dest, doc.desc.Digest, layout.ErrNotFound)

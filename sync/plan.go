@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // A document is a manifest or index of the plan.
@@ -20,7 +22,7 @@ type document struct {
 	present  bool                 // at the registry, and so all below it
 	absent   bool                 // nowhere, which is allowed for a member of a sparse index
 	read     *layout.Document     // of a missing one
-	raw      []byte               // of one that we have made; others are read again when sent
+	raw      []byte               // of one that we have made, or for which there was room; others are read again when sent
 	origin   *ocispec.Descriptor  // of one that we have made: the source's
 	children []*document          // of a missing one
 	blobs    []ocispec.Descriptor // of a missing one
@@ -78,6 +80,7 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 		return nil, err
 	}
 	w := &planner{p: p, plan: pl, documents: map[digest.Digest]*document{}}
+	w.room.Store(keepUnsent)
 	for _, m := range pl.moves {
 		if m.state == TagUnchanged {
 			w.documents[m.before.Digest] = &document{desc: m.before, present: true}
@@ -182,8 +185,7 @@ func (p *pusher) prune(ctx context.Context, pl *plan) error {
 	return err
 }
 
-// resolveTags asks for every tag. The first goes alone, so that its answer
-// tells all others how to log in.
+// resolveTags asks for every tag.
 func (p *pusher) resolveTags(ctx context.Context, moves []*move) error {
 	one := func(ctx context.Context, m *move) error {
 		desc, err := p.client.Resolve(ctx, m.Tag)
@@ -199,13 +201,20 @@ func (p *pusher) resolveTags(ctx context.Context, moves []*move) error {
 		}
 		return nil
 	}
-	if len(moves) == 0 {
-		return nil
+	return ask(ctx, p.client, false, moves, one)
+}
+
+// ask calls fn, which asks the registry one question, for every item. Unless
+// somebody has loggedIn, or need not, the first goes alone, so that its answer
+// tells all others how to.
+func ask[T any](ctx context.Context, client *registry.Client, loggedIn bool, items []T, fn func(context.Context, T) error) error {
+	if len(items) > 0 && !loggedIn && !client.Anonymous() {
+		if err := fn(ctx, items[0]); err != nil {
+			return err
+		}
+		items = items[1:]
 	}
-	if err := one(ctx, moves[0]); err != nil {
-		return err
-	}
-	return each(ctx, p.client.SmallJobs(), moves[1:], one)
+	return each(ctx, client.Askers(len(items)), items, fn)
 }
 
 // each calls fn for every item, at most jobs at once, and returns the first
@@ -231,7 +240,12 @@ type planner struct {
 	plan      *plan
 	documents map[digest.Digest]*document
 	missing   []*document
+	room      atomic.Int64 // bytes of documents that may still be kept until they are sent
 }
+
+// keepUnsent bounds the bytes of documents that are kept from when they are read
+// until they are sent.
+const keepUnsent = 4 << 20 // 4 MiB
 
 // intern returns the document of that digest and appends a new one to list.
 func (w *planner) intern(doc *document, list *[]*document) *document {
@@ -288,13 +302,7 @@ func (w *planner) ask(ctx context.Context, level []*document, sparse bool) error
 		}
 		return w.expand(ctx, doc)
 	}
-	if len(w.plan.moves) > 0 { // somebody has logged in
-		return each(ctx, w.p.client.SmallJobs(), level, one)
-	}
-	if err := one(ctx, level[0]); err != nil {
-		return err
-	}
-	return each(ctx, w.p.client.SmallJobs(), level[1:], one)
+	return ask(ctx, w.p.client, len(w.plan.moves) > 0, level, one)
 }
 
 // expand reads a missing document and notes what it names.
@@ -302,7 +310,7 @@ func (w *planner) expand(ctx context.Context, doc *document) error {
 	if doc.made {
 		return nil
 	}
-	if doc.raw != nil {
+	if doc.origin != nil {
 		return w.expandMerged(ctx, doc)
 	}
 	done, err := w.p.hold(ctx, doc.desc.Size)
@@ -329,7 +337,10 @@ func (w *planner) expand(ctx context.Context, doc *document) error {
 			return err
 		}
 	}
-	read.Raw = nil // read again when sent: there may be many
+	if w.room.Add(-int64(len(read.Raw))) >= 0 {
+		doc.raw = read.Raw
+	}
+	read.Raw = nil
 	return nil
 }
 

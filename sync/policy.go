@@ -217,8 +217,3 @@ func rejected(err error) error {
 	}
 	return err
 }
-
-// copyPolicy is for copies of what the policy was asked about before.
-func copyPolicy() (*signature.PolicyContext, error) {
-	return signature.NewPolicyContext(openPolicy)
-}

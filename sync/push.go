@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 
-	"github.com/containers/image/v5/copy"
 	"github.com/containers/image/v5/docker/reference"
-	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -154,7 +151,6 @@ type pusher struct {
 	client   *registry.Client
 	policies *policies
 	plan     *plan
-	temp     string              // for the caches of copy.Image
 	large    *semaphore.Weighted // see hold
 
 	mu       sync.Mutex
@@ -242,7 +238,7 @@ func (p *pusher) dryRun(ctx context.Context) error {
 }
 
 // send makes the repository hold everything, by digest.
-func (p *pusher) send(ctx context.Context) (err error) {
+func (p *pusher) send(ctx context.Context) error {
 	pl := p.plan
 	if err := p.allowedTags(ctx); err != nil {
 		return err
@@ -259,28 +255,15 @@ func (p *pusher) send(ctx context.Context) (err error) {
 	if err := p.putBlobs(ctx, pl.blobs); err != nil {
 		return err
 	}
-	if p.temp, err = os.MkdirTemp("", "gloci-layout-"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(p.temp)) }()
-	copies := semaphore.NewWeighted(int64(p.client.SmallJobs()))
 	for _, level := range pl.levels {
 		err := each(ctx, p.client.SmallJobs(), level, func(ctx context.Context, doc *document) error {
-			size := doc.desc.Size
-			if doc.read.Config != nil {
-				size = max(size, doc.read.Config.Size)
-			}
-			done, err := p.hold(ctx, size)
+			done, err := p.hold(ctx, doc.desc.Size)
 			if err != nil {
 				return err
 			}
 			defer done()
-			if doc.raw == nil && throughCopy(doc.read) {
-				return p.copyImage(ctx, doc, copies)
-			}
 			raw := doc.raw
 			if raw == nil {
-				var err error
 				if raw, err = layout.ReadAll(ctx, p.src, doc.desc, layout.MaxDocument); err != nil {
 					return fmt.Errorf("%s: %w", p.src, err)
 				}
@@ -330,7 +313,7 @@ func (p *pusher) allowedTags(ctx context.Context) error {
 // has answered: what takes long is the answer.
 const smallBlob = 64 << 10 // 64 KiB
 
-// hold waits until a document or config of size bytes may be in memory: small
+// hold waits until a document of size bytes may be in memory: small
 // ones at once, of others as many as there are jobs. done has to be called after
 // it.
 func (p *pusher) hold(ctx context.Context, size int64) (done func(), err error) {
@@ -436,26 +419,6 @@ func (p *pusher) has(d digest.Digest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.held[d]
-}
-
-// copyImage sends the manifest of a container image by way of copy.Image.
-func (p *pusher) copyImage(ctx context.Context, doc *document, copies *semaphore.Weighted) error {
-	policy, err := copyPolicy()
-	if err != nil {
-		return err
-	}
-	defer policy.Destroy() //nolint:errcheck // frees memory only
-	dest := imageRef{transport: "oci", dest: &pushDestination{push: p, document: doc}}
-	sys := &types.SystemContext{BlobInfoCacheDir: p.temp}
-	_, err = copy.Image(ctx, policy, dest, sourceRef(p.src, doc.desc), &copy.Options{
-		SourceCtx: sys, DestinationCtx: sys,
-		PreserveDigests:               true,
-		ConcurrentBlobCopiesSemaphore: copies,
-	})
-	if err != nil {
-		return fmt.Errorf("push %s: %w", doc.desc.Digest, rejected(err))
-	}
-	return nil
 }
 
 // putDocument sends one manifest or index by digest.

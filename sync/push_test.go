@@ -360,8 +360,9 @@ func TestPushOnly404IsEmpty(t *testing.T) {
 	}
 }
 
-// TestPushBeyondCopy sends images that copy.Image cannot: they go as they are.
-func TestPushBeyondCopy(t *testing.T) {
+// TestPushOddImages sends images that other programs change, or refuse: they go as
+// they are.
+func TestPushOddImages(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
 		image := func(config string, layers ...ocispec.Descriptor) ocispec.Descriptor {

@@ -138,7 +138,7 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 	}
 	found := make([]ocispec.Descriptor, len(tags))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(r.client.SmallJobs())
+	group.SetLimit(r.client.Askers(len(tags)))
 	for i, tag := range tags {
 		group.Go(func() error {
 			desc, err := r.client.Resolve(ctx, tag)

@@ -36,6 +36,8 @@ type Client struct {
 	learning  chan struct{} // closed when that was found out; nil if nobody does
 
 	referrers atomic.Int32 // whether the registry lists referrers
+	anonymous bool         // see Anonymous
+	answer    answerTime
 }
 
 // Open returns a client of the endpoint; push asks for the right to write. An
@@ -78,7 +80,7 @@ func Open(ctx context.Context, e Endpoint, push bool, opts *Options) (*Client, e
 	}
 	under := opts.limit(base, outside)
 	base, outside = under[0], under[1]
-	watched := &watcher{base: base, stall: opts.stall(), slow: opts.Rate > 0, trace: opts.Trace}
+	watched := &watcher{base: base, stall: opts.stall(), slow: opts.Rate > 0, trace: opts.Trace, answer: &c.answer}
 	host := repo.Reference.Host()
 	if e.Insecure {
 		if repo.PlainHTTP, err = c.speaksPlain(ctx, watched, host); err != nil {
@@ -145,6 +147,7 @@ func (c *Client) ping(ctx context.Context, rt http.RoundTripper, scheme, host st
 	}
 	// So that the connection is used again.
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // its content is of no interest
+	c.anonymous = resp.StatusCode == http.StatusOK
 	return resp.Body.Close()
 }
 
@@ -154,13 +157,6 @@ func (c *Client) MountFrom(repository string) { c.from = repository }
 
 // Close ends idle connections.
 func (c *Client) Close() { c.close() }
-
-// Jobs is how many transfers may run at once.
-func (c *Client) Jobs() int { return c.opts.jobs() }
-
-// SmallJobs is how many requests without much content may run at once: they
-// wait for the registry, and hardly use the line.
-func (c *Client) SmallJobs() int { return c.opts.small() }
 
 // run calls op, and again where that may help, with the scope of all our
 // requests in its context, so that one token serves them all.

@@ -1,7 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +14,8 @@ import (
 	"time"
 
 	"github.com/containers/image/v5/pkg/tlsclientconfig"
+
+	"github.com/gardenlinux/gloci-layout/layout"
 )
 
 // newTransports returns the transport to host, HOST[:PORT] as the user says it,
@@ -28,13 +33,13 @@ func (o *Options) newTransports(host string, insecure bool) (base, outside *http
 	t.MaxIdleConns = 2 * t.MaxIdleConnsPerHost
 	// Bytes are what their digest says: nobody may compress them on the way.
 	t.DisableCompression = true
-	t.WriteBufferSize, t.ReadBufferSize = 128<<10, 64<<10
+	t.WriteBufferSize, t.ReadBufferSize = connBuffer, connBuffer
 	t.MaxResponseHeaderBytes = 1 << 20
-	t.DialContext = (&net.Dialer{Timeout: o.stall(), KeepAlive: 30 * time.Second}).DialContext
+	t.DialContext = wide((&net.Dialer{Timeout: o.stall(), KeepAlive: 30 * time.Second}).DialContext)
 	outside = t.Clone()
 	// Checked when the address is dialed, as a name may resolve to another one
 	// each time.
-	outside.DialContext = (&net.Dialer{Timeout: o.stall(), Control: refuseInternal}).DialContext
+	outside.DialContext = wide((&net.Dialer{Timeout: o.stall(), Control: refuseInternal}).DialContext)
 	return t, outside, nil
 }
 
@@ -98,13 +103,28 @@ type watcher struct {
 	stall time.Duration
 	slow  bool // the user asked for a low rate
 	trace func(Exchange)
+	// answer is told how long answers take to requests without a body; nil if
+	// nobody wants to know.
+	answer *answerTime
 }
 
 func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(w.stall, func() { cancel(ErrStalled) })
 	out := addHeaders(req.WithContext(ctx))
-	if req.Body != nil && req.Body != http.NoBody {
+	start := time.Now() //nolint:forbidigo // decides how many requests run at once, and no byte
+	hasBody := req.Body != nil && req.Body != http.NoBody
+	switch {
+	case hasBody && req.ContentLength > 0 && req.ContentLength <= smallBody:
+		var err error
+		if out.Body, err = whole(req.Body, req.ContentLength); err != nil {
+			timer.Stop()
+			cancel(nil)
+			return nil, err
+		}
+		// All is as good as sent; see below.
+		timer.Reset(10 * w.stall)
+	case hasBody:
 		watch := func(body io.ReadCloser) io.ReadCloser {
 			// Once all is sent, a registry may be busy for long: some copy
 			// and hash the blob before they answer.
@@ -131,6 +151,9 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 	} else {
 		exchange.Status = resp.StatusCode
+		if w.answer != nil && !hasBody {
+			w.answer.see(time.Since(start))
+		}
 		timer.Reset(w.stall)
 		resp.Body = &watchedBody{ReadCloser: resp.Body, timer: timer, step: w.stall, ctx: ctx, cancel: cancel, pacer: w.pacer(cancel)}
 		if o, ok := ctx.Value(observedKey{}).(*observed); ok {
@@ -141,6 +164,30 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.trace(exchange)
 	}
 	return resp, err
+}
+
+// smallBody is the size in bytes up to which the content of a request is read
+// before it is sent, so that it leaves together with the header: net/http sends
+// that apart, unless it knows that reading the body cannot take time.
+const smallBody = 64 << 10
+
+// whole reads a body of n bytes to its end, which tells whether it is what it
+// should be, and closes it.
+func whole(body io.ReadCloser, n int64) (io.ReadCloser, error) {
+	raw := make([]byte, n)
+	_, err := io.ReadFull(body, raw)
+	if err == nil {
+		var extra [1]byte
+		if more, end := body.Read(extra[:]); more > 0 || !errors.Is(end, io.EOF) {
+			if err = end; err == nil {
+				err = fmt.Errorf("%w: more than %d bytes", layout.ErrMismatch, n)
+			}
+		}
+	}
+	if err = errors.Join(err, body.Close()); err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(raw)), nil
 }
 
 // A pacer ends a request whose body trickles: each byte puts off the end of one
