@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +27,7 @@ type place struct {
 	parent *os.Root // of the temporary directory
 	name   string   // of the temporary directory in parent
 	root   *os.Root // the temporary directory
-	lock   *os.File // of it: tells others that it is in use
+	lock   *durable.LockedDir
 	done   bool
 }
 
@@ -95,7 +94,7 @@ func look(out string, force bool) (state, error) {
 		return 0, err
 	}
 	defer d.Close() //nolint:errcheck // only read
-	sweep(out, "."+filepath.Base(out)+".extract-")
+	durable.SweepDirs(out, "."+filepath.Base(out)+".extract-", removeAll)
 	_, err = d.ReadDir(1)
 	switch {
 	case errors.Is(err, io.EOF):
@@ -171,75 +170,14 @@ func (p *place) makeTemp(dir, prefix string) (err error) {
 	if err != nil {
 		return err
 	}
-	sweep(dir, prefix)
+	durable.SweepDirs(dir, prefix, removeAll)
 	p.parent = parent
-	for range 100 {
-		ok, err := p.lockTemp(prefix)
-		if err != nil {
-			return errors.Join(err, p.close())
-		}
-		if ok {
-			return nil
-		}
-	}
-	return errors.Join(fmt.Errorf("no temporary directory in %s", dir), p.close())
-}
-
-// lockTemp makes a temporary directory and locks it; false if another process
-// took it for an old one in between.
-func (p *place) lockTemp(prefix string) (ok bool, err error) {
-	if p.name, err = durable.MkdirTemp(p.parent, prefix); err != nil {
-		p.name = ""
-		return false, err
-	}
-	p.root, err = p.parent.OpenRoot(p.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
+	made, err := durable.MkdirLocked(parent, prefix)
 	if err != nil {
-		return false, err
+		return errors.Join(err, p.close())
 	}
-	if p.lock, err = p.root.Open("."); err != nil {
-		return false, err
-	}
-	locked, err := durable.TryLock(p.lock, durable.Exclusive)
-	if err != nil {
-		return false, err
-	}
-	if locked {
-		_, err := p.parent.Lstat(p.name)
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, err
-		}
-	}
-	p.name = "" // it is theirs to remove
-	return false, errors.Join(p.root.Close(), p.lock.Close())
-}
-
-// sweep removes what extractions to the same place have left that were killed.
-// Those that still run hold a lock on their directory.
-func sweep(dir, prefix string) {
-	names, err := filepath.Glob(filepath.Join(escapeGlob(dir), escapeGlob(prefix)+"*"))
-	if err != nil {
-		return
-	}
-	for _, name := range names {
-		f, err := os.Open(name)
-		if err != nil {
-			continue
-		}
-		if free, err := durable.TryLock(f, durable.Exclusive); free && err == nil {
-			_ = removeAll(name) // it is only in the way of tidiness
-		}
-		_ = f.Close()
-	}
-}
-
-func escapeGlob(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(s)
+	p.name, p.root, p.lock = made.Name, made.Root, made
+	return nil
 }
 
 // mkdirAll makes a directory below the temporary one and opens it.
@@ -346,9 +284,6 @@ func (p *place) close() error {
 			err = removeAll(filepath.Join(p.parent.Name(), p.name))
 		}
 		err = errors.Join(err, p.parent.Close())
-	}
-	if p.root != nil {
-		err = errors.Join(err, p.root.Close())
 	}
 	if p.lock != nil {
 		err = errors.Join(err, p.lock.Close())

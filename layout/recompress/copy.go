@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/internal/durable"
 )
 
 // A Copy is a [layout.Source] that has what another one has, with its layers
@@ -25,7 +26,12 @@ type Copy struct {
 	src  layout.Source
 	temp *layout.Layout
 	dir  string
+	lock *durable.LockedDir
 }
+
+// tempPrefix begins the names of temporary directories. A killed process leaves
+// one, which the next one removes.
+const tempPrefix = "gloci-layout-recompress-"
 
 // CopyOptions say what of a source a [Copy] has. Nil is the zero value.
 type CopyOptions struct {
@@ -59,7 +65,7 @@ func NewCopy(ctx context.Context, src layout.Source, what *CopyOptions, opts Opt
 		return nil, err
 	}
 	c = &Copy{src: src}
-	if c.dir, err = os.MkdirTemp(what.TempDir, "gloci-layout-"); err != nil {
+	if err := c.makeDir(what.TempDir); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -75,6 +81,22 @@ func NewCopy(ctx context.Context, src layout.Source, what *CopyOptions, opts Opt
 		return c, err
 	}
 	return c, c.fill(ctx, x, what, opts)
+}
+
+// makeDir makes the temporary directory in parent.
+func (c *Copy) makeDir(parent string) error {
+	if parent == "" {
+		parent = os.TempDir()
+	}
+	root, err := os.OpenRoot(parent)
+	if err != nil {
+		return err
+	}
+	durable.SweepDirs(parent, tempPrefix, os.RemoveAll)
+	if c.lock, err = durable.MkdirLocked(root, tempPrefix); err == nil {
+		c.dir = filepath.Join(parent, c.lock.Name)
+	}
+	return errors.Join(err, root.Close())
 }
 
 // reduce takes the entries out of x that are not asked for, and puts in what
@@ -238,5 +260,5 @@ func (c *Copy) Close() error {
 	if c.temp != nil {
 		err = c.temp.Close()
 	}
-	return errors.Join(err, os.RemoveAll(c.dir))
+	return errors.Join(err, os.RemoveAll(c.dir), c.lock.Close())
 }

@@ -255,10 +255,12 @@ func (r *run) convertAll(ctx context.Context, s *layout.Stage, plan []manifest) 
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.opts.Jobs)
 	begun := map[digest.Digest]bool{}
+	for d := range r.done { // by an earlier call: those that this one begins write to it
+		begun[d] = true
+	}
 	for _, m := range plan {
 		for _, l := range m.layers {
-			_, have := r.done[l.Old.Digest]
-			if l.Kept != "" || have || begun[l.Old.Digest] {
+			if l.Kept != "" || begun[l.Old.Digest] {
 				continue
 			}
 			begun[l.Old.Digest] = true

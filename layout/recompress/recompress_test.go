@@ -3,9 +3,12 @@ package recompress_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -152,5 +155,61 @@ func TestErrors(t *testing.T) {
 	}
 	if after := must(l.Index(t.Context()))(t).Bytes(); !bytes.Equal(before, after) {
 		t.Errorf("index.json is %s, was %s", after, before)
+	}
+}
+
+// Many layers are compressed at once, and each once; a copy has what they become.
+func TestMany(t *testing.T) {
+	ctx := t.Context()
+	l := must(layout.Create(ctx, filepath.Join(t.TempDir(), "l"), nil))(t)
+	s := must(l.Stage(ctx))(t)
+	t.Cleanup(func() { _ = errors.Join(s.Close(), l.Close()) })
+	empty := must(s.AddBytes(ctx, []byte("{}"), ocispec.MediaTypeEmptyJSON))(t)
+	for i := range 8 {
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "application/x", Config: empty}
+		m.SchemaVersion = 2
+		for j := range 12 { // a third of them are also in the next manifest
+			content := strings.Repeat("layer "+jsonInt(int64(100+8*i+j))+"\n", 500)
+			m.Layers = append(m.Layers, must(s.AddBytes(ctx, []byte(gzipped(t, content)), ocispec.MediaTypeImageLayerGzip))(t))
+		}
+		desc := must(s.AddBytes(ctx, must(json.Marshal(m))(t), ocispec.MediaTypeImageManifest))(t)
+		if err := s.Update(ctx, func(tx *layout.Tx) error { tx.SetRef("v"+jsonInt(int64(i+1)), desc); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	starts := map[digest.Digest]int{}
+	var mu sync.Mutex
+	opts := recompress.Options{Format: compress.Zstd, Jobs: 8, Progress: func(e layout.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Kind == "start" {
+			starts[e.Desc.Digest]++
+		}
+	}}
+	temp := t.TempDir()
+	c := must(recompress.NewCopy(ctx, l, &recompress.CopyOptions{TempDir: temp}, opts))(t)
+	for _, m := range must(all(ctx, c))(t) {
+		for i, layer := range m.Document.Layers {
+			if layer.MediaType != ocispec.MediaTypeImageLayerZstd {
+				t.Errorf("layer %d of %s is a %s", i, m.Desc.Digest, layer.MediaType)
+			}
+		}
+	}
+	if res := must(layout.Verify(ctx, c, nil))(t); len(res.Findings) > 0 {
+		t.Errorf("the copy: %v", res.Findings)
+	}
+	for d, n := range starts {
+		if n != 1 {
+			t.Errorf("layer %s was compressed %d times", d, n)
+		}
+	}
+	if len(starts) != 8*8+4 {
+		t.Errorf("%d layers were compressed, want %d", len(starts), 8*8+4)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if left := must(os.ReadDir(temp))(t); len(left) > 0 {
+		t.Errorf("left over: %v", left)
 	}
 }
