@@ -1,11 +1,14 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,5 +144,35 @@ func TestPeers(t *testing.T) {
 	}
 	if err := runPeer(t.Context(), nil, nil, io.Discard); err == nil {
 		t.Error("a peer without a name")
+	}
+}
+
+// The tar of the machine's files is one, and another variant has the same files
+// with other content.
+func TestReal(t *testing.T) {
+	read := func(variant int) (names []string, content []byte) {
+		var b bytes.Buffer
+		if err := writeReal(&b, 3<<20, variant); err != nil {
+			t.Fatal(err)
+		}
+		tr := tar.NewReader(bytes.NewReader(b.Bytes()))
+		for {
+			h, err := tr.Next()
+			if errors.Is(err, io.EOF) {
+				return names, b.Bytes()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, h.Name)
+		}
+	}
+	names, a := read(0)
+	again, b := read(1)
+	if len(names) < 20 {
+		t.Skipf("SKIPPED: %d files below %s", len(names), realFiles)
+	}
+	if !slices.Equal(names, again) || len(a) != len(b) || bytes.Equal(a, b) {
+		t.Errorf("%d files in %d bytes, and %d in %d; equal: %v", len(names), len(a), len(again), len(b), bytes.Equal(a, b))
 	}
 }

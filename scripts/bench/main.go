@@ -166,6 +166,9 @@ func (b *bench) experiments(ctx context.Context, s sizes) error {
 		{"diff", b.benchDiff},
 		{"serve", b.benchServe},
 		{"extract", b.benchExtract},
+		{"compress", b.benchCompress},
+		{"recompress", b.benchRecompress},
+		{"delta", b.benchDelta},
 		{"memory", b.benchMemory},
 	}
 	for _, step := range remoteSteps(s) {

@@ -35,6 +35,8 @@ func runPeer(ctx context.Context, args []string, stdin io.Reader, stdout io.Writ
 		return toFile(args[1], true, func(w io.Writer) error { return fromFile(args[0], sha256.New(), w) })
 	case name == "write" && len(args) == 2: // a copy on the disk
 		return toFile(args[1], true, func(w io.Writer) error { return fromFile(args[0], nil, w) })
+	case name == "compress" && len(args) == 3: // FORMAT FILE OUT
+		return compressFile(args[0], args[1], args[2])
 	case name == "oras-pull" && len(args) == 3: // an artifact of a layout to a directory, unpacked
 		return orasPull(ctx, args[0], args[1], args[2])
 	case name == "hash-stdin" && len(args) == 1: // stdin to a file on the disk, hashed on the way
