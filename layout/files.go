@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -69,19 +70,20 @@ func followHint(err error) error {
 }
 
 func (l *Layout) readFile(name string, limit int64) ([]byte, error) {
-	f, _, err := l.openRegular(l.root, name, os.O_RDONLY)
+	f, info, err := l.openRegular(l.root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // only read
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	var b bytes.Buffer
+	b.Grow(int(min(info.Size(), limit)) + bytes.MinRead)
+	if _, err := b.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return nil, err
 	}
-	if int64(len(raw)) > limit {
+	if int64(b.Len()) > limit {
 		return nil, fmt.Errorf("%s: %w: more than %d bytes", filepath.Join(l.dir, name), ErrInvalid, limit)
 	}
-	return raw, nil
+	return b.Bytes(), nil
 }
 
 // blobRoot returns the directory of the blobs of one algorithm.

@@ -10,12 +10,37 @@ import (
 	"unicode/utf8"
 )
 
+// common are strings of nearly every manifest, which are shared instead of being
+// made for each.
+var common = func() map[string]string {
+	m := map[string]string{}
+	for _, s := range []string{
+		"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations",
+		"digest", "size", "platform", "os", "architecture", "variant", "linux", "amd64", "arm64",
+		"application/vnd.oci.image.index.v1+json",
+		"application/vnd.oci.image.manifest.v1+json",
+		"application/vnd.oci.image.config.v1+json",
+		"application/vnd.oci.empty.v1+json",
+		"application/vnd.oci.image.layer.v1.tar",
+		"application/vnd.oci.image.layer.v1.tar+gzip",
+		"application/vnd.oci.image.layer.v1.tar+zstd",
+		"org.opencontainers.image.ref.name", "org.opencontainers.image.title",
+		"cname", "feature_set", "commit", "version",
+	} {
+		m[s] = s
+	}
+	return m
+}()
+
 // unquote decodes a string that the scanner has accepted.
 func unquote(v []byte) (string, error) {
 	if len(v) < 2 || v[0] != '"' || v[len(v)-1] != '"' {
 		return "", fmt.Errorf("%w: not a string", ErrSyntax)
 	}
 	v = v[1 : len(v)-1]
+	if s, ok := common[string(v)]; ok {
+		return s, nil
+	}
 	if bytes.IndexByte(v, '\\') < 0 {
 		return string(v), nil
 	}

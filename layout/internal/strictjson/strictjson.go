@@ -97,6 +97,9 @@ func (v Value) Members() ([]Member, error) {
 			return nil, err
 		}
 		s.more(':')
+		if members == nil {
+			members = make([]Member, 0, 6) // most objects of a manifest have no more
+		}
 		members = append(members, Member{name, s.value()})
 	}
 	return members, nil
