@@ -25,6 +25,7 @@ type contestant struct {
 	stop    func()
 
 	manifest, blob []float64 // requests, and bytes, per second
+	cpu            []float64 // of the server, seconds for each GiB of the blob
 }
 
 const nginxConfig = `daemon off;
@@ -95,12 +96,15 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", x.name, err)
 			}
+			before, begin := cpuTime(x.cmd), now()
 			_, bytes, err := b.wrk(ctx, seconds, 2, base+"blobs/sha256:"+blob)
 			if err != nil {
 				return fmt.Errorf("%s: %w", x.name, err)
 			}
+			sent := bytes * now().Sub(begin).Seconds() / (1 << 30)
 			if round > 0 {
 				x.manifest, x.blob = append(x.manifest, rate), append(x.blob, bytes)
+				x.cpu = append(x.cpu, (cpuTime(x.cmd)-before).Seconds()/sent)
 			}
 		}
 	}
@@ -110,15 +114,15 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 
 func (b *bench) showSites(sites []*contestant, s sizes) {
 	b.printf("\nserve: a manifest to 32 connections, a blob of %s to 2\n", bytesText(s.file))
-	b.printf("  %-24s  %12s  %24s  %12s  %24s  %9s\n", "", "requests/s", "min - max", "bytes/s", "min - max", "max RSS")
+	b.printf("  %-24s  %12s  %24s  %12s  %24s  %9s  %9s\n", "", "requests/s", "min - max", "bytes/s", "min - max", "CPU/GiB", "max RSS")
 	for _, x := range sites {
 		if x.missing != "" {
 			b.printf("  %-24s  not measured: %s\n", x.name, x.missing)
 			continue
 		}
-		b.printf("  %-24s  %12.0f  %24s  %12s  %24s  %9s\n", x.name, middle(x.manifest),
+		b.printf("  %-24s  %12.0f  %24s  %12s  %24s  %7.2f s  %9s\n", x.name, middle(x.manifest),
 			fmt.Sprintf("%.0f - %.0f", slices.Min(x.manifest), slices.Max(x.manifest)), bytesText(int64(middle(x.blob))),
-			bytesText(int64(slices.Min(x.blob)))+" - "+bytesText(int64(slices.Max(x.blob))), bytesText(peakMemory(x.cmd)))
+			bytesText(int64(slices.Min(x.blob)))+" - "+bytesText(int64(slices.Max(x.blob))), middle(x.cpu), bytesText(peakMemory(x.cmd)))
 	}
 	for _, own := range sites[:2] {
 		for _, other := range sites[2:] {
@@ -280,6 +284,24 @@ func (b *bench) largest(lay string) (string, error) {
 		}
 	}
 	return name, err
+}
+
+// cpuTime is what a process and its children have used so far (proc(5), stat), in
+// units of 10 ms; 0 where /proc does not tell.
+func cpuTime(cmd *exec.Cmd) time.Duration {
+	pid := strconv.Itoa(cmd.Process.Pid)
+	children, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children") // as nginx has
+	var sum int64
+	for _, p := range append(strings.Fields(string(children)), pid) {
+		stat, _ := os.ReadFile("/proc/" + p + "/stat")
+		_, after, _ := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(after) // from the third on
+		for i := 11; i < min(13, len(fields)); i++ {
+			n, _ := strconv.ParseInt(fields[i], 10, 64)
+			sum += n
+		}
+	}
+	return time.Duration(sum) * (10 * time.Millisecond)
 }
 
 // peakMemory is what a process that runs has needed at most, in bytes; of nginx
