@@ -43,6 +43,20 @@ type Sectioner interface {
 	Section(ctx context.Context, d digest.Digest) (f *os.File, off, size int64, err error)
 }
 
+// A Piece is size bytes of a file from off on.
+type Piece struct {
+	File      *os.File
+	Off, Size int64
+}
+
+// A Piecer is a [Source] whose blobs may lie in several files, as those of a
+// split archive do.
+type Piecer interface {
+	// Pieces returns the stored bytes of d, unverified, in their order. The caller
+	// closes the files. errors.ErrUnsupported is as for [Sectioner].
+	Pieces(ctx context.Context, d digest.Digest) ([]Piece, error)
+}
+
 // A Partial is a [Source] that may lack blobs which it knows of, as the delta of
 // an archive does.
 type Partial interface {

@@ -340,6 +340,23 @@ func (a *Archive) Section(_ context.Context, d digest.Digest) (f *os.File, off, 
 	return f, off, s.size, err
 }
 
+// Pieces returns the parts of the archive that are the blob d; see
+// [layout.Piecer].
+func (a *Archive) Pieces(_ context.Context, d digest.Digest) ([]layout.Piece, error) {
+	d, err := layout.ParseDigest(string(d))
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.find(d)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.f.Unchanged(s.off, s.size); err != nil {
+		return nil, fmt.Errorf("%s: %w", a.name, err)
+	}
+	return a.f.Pieces(s.off, s.size)
+}
+
 // String returns the name of the file as it was given.
 func (a *Archive) String() string { return a.name }
 
@@ -351,6 +368,7 @@ var (
 	_ layout.Partial   = (*Archive)(nil)
 	_ delta.Carrier    = (*Archive)(nil)
 	_ layout.Sectioner = (*Archive)(nil)
+	_ layout.Piecer    = (*Archive)(nil)
 
 	// epoch is the time of every member unless another is asked for.
 	epoch = time.Unix(0, 0)

@@ -167,21 +167,42 @@ func (s *Source) Stat(_ context.Context, d digest.Digest) (layout.BlobInfo, erro
 
 // Section returns where d lies; see [layout.Sectioner].
 func (s *Source) Section(ctx context.Context, d digest.Digest) (f *os.File, off, size int64, err error) {
-	if _, err := s.Stat(ctx, d); err != nil {
+	src, err := s.stored(ctx, d)
+	if err != nil {
 		return nil, 0, 0, err
-	}
-	if _, ok := s.desc.patch(d); ok {
-		return nil, 0, 0, fmt.Errorf("%s: blob %s is made of a patch: %w", s, d, errors.ErrUnsupported)
-	}
-	var src layout.Source = s.carrier
-	if base := s.base(d); base != nil {
-		src = base
 	}
 	sectioner, ok := src.(layout.Sectioner)
 	if !ok {
 		return nil, 0, 0, fmt.Errorf("%s: %w", src, errors.ErrUnsupported)
 	}
 	return sectioner.Section(ctx, d)
+}
+
+// Pieces returns where d lies; see [layout.Piecer].
+func (s *Source) Pieces(ctx context.Context, d digest.Digest) ([]layout.Piece, error) {
+	src, err := s.stored(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	piecer, ok := src.(layout.Piecer)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", src, errors.ErrUnsupported)
+	}
+	return piecer.Pieces(ctx, d)
+}
+
+// stored returns the source that has d as it is.
+func (s *Source) stored(ctx context.Context, d digest.Digest) (layout.Source, error) {
+	if _, err := s.Stat(ctx, d); err != nil {
+		return nil, err
+	}
+	if _, ok := s.desc.patch(d); ok {
+		return nil, fmt.Errorf("%s: blob %s is made of a patch: %w", s, d, errors.ErrUnsupported)
+	}
+	if base := s.base(d); base != nil {
+		return base, nil
+	}
+	return s.carrier, nil
 }
 
 // String returns the name of the delta.
@@ -196,4 +217,5 @@ func (s *Source) Release() error { return s.kept.close() }
 var (
 	_ layout.Source    = (*Source)(nil)
 	_ layout.Sectioner = (*Source)(nil)
+	_ layout.Piecer    = (*Source)(nil)
 )

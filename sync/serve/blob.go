@@ -134,7 +134,7 @@ func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 	b := p.b
 	f, off, size, err := frozen{b.home}.Section(ctx, b.digest)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return false, c.sendSource(ctx, p)
+		return c.sendPieces(ctx, p)
 	}
 	if err != nil {
 		return false, err
@@ -226,31 +226,8 @@ func (c *call) sendSmall(p reply, f *os.File, off int64, verified stamp) error {
 // sendFile lets the kernel copy from the file to the connection. The last chunk
 // goes out only if the file is still what was verified.
 func (c *call) sendFile(p reply, f *os.File, off int64, verified stamp) error {
-	if _, err := f.Seek(off+p.start, io.SeekStart); err != nil {
-		return err
-	}
 	c.header(p)
-	for left := p.length; left > 0; {
-		n := min(left, chunk)
-		if n == left {
-			if err := unchanged(p.b, f, verified); err != nil {
-				return err
-			}
-		}
-		c.deadline()
-		// The writer's ReadFrom takes it from here: sendfile(2) on a plain
-		// connection.
-		sent, err := io.Copy(c.w, &io.LimitedReader{R: f, N: n})
-		c.bytes += sent
-		left -= sent
-		if err != nil {
-			return err
-		}
-		if sent < n {
-			return fmt.Errorf("%s: blob %s: %w: the file was cut while it was sent", p.b.home.src, p.b.digest, layout.ErrMismatch)
-		}
-	}
-	return nil
+	return c.copyFile(p.b, f, off+p.start, p.length, true, func() error { return unchanged(p.b, f, verified) })
 }
 
 func unchanged(b *blob, f *os.File, verified stamp) error {
@@ -263,10 +240,6 @@ func unchanged(b *blob, f *os.File, verified stamp) error {
 
 // sendSource sends what only the source itself can read.
 func (c *call) sendSource(ctx context.Context, p reply) error {
-	if c.r.Method == http.MethodHead {
-		c.header(p)
-		return nil
-	}
 	rc, err := p.b.home.src.Blob(ctx, p.b.descriptor())
 	if err != nil {
 		return err

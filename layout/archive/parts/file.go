@@ -191,6 +191,30 @@ func (p *File) Section(off, size int64) (f *os.File, at int64, err error) {
 	return f, off - start, err
 }
 
+// Pieces returns size bytes of the whole from off on, each file opened once more.
+// It fails as [File.Section] does, which is for bytes of one file.
+func (p *File) Pieces(off, size int64) ([]layout.Piece, error) {
+	var pieces []layout.Piece
+	for i, start := p.at(off); i < len(p.files) && start < off+size; i++ {
+		f, err := p.files[i].again()
+		if err != nil {
+			return nil, errors.Join(err, closePieces(pieces))
+		}
+		at := max(off, start)
+		pieces = append(pieces, layout.Piece{File: f, Off: at - start, Size: min(off+size, p.files[i].end) - at})
+		start = p.files[i].end
+	}
+	return pieces, nil
+}
+
+func closePieces(pieces []layout.Piece) error {
+	var errs []error
+	for _, piece := range pieces {
+		errs = append(errs, piece.File.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // again opens the file once more, and no other that may have its name by now.
 func (o opened) again() (*os.File, error) {
 	for _, path := range []string{fmt.Sprintf("/proc/self/fd/%d", o.Fd()), o.Name()} {
