@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"net/http"
+	"slices"
 	"testing"
 
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
@@ -40,19 +43,7 @@ type choice struct {
 // sees the state and who waits; it returns false to give the run up.
 func (r *race) play(t *testing.T, opts layoutsync.RegistryOptions, next func(state string, waiting []int) (choice, bool)) (*regtest.Memory, map[int]bool, bool) {
 	t.Helper()
-	if r.start == nil {
-		r.start = regtest.NewMemory(nil)
-		if r.before != nil {
-			r.before(r.start)
-		}
-		opts := opts
-		opts.Transport = r.start.Transport()
-		for _, run := range r.runs { // content goes first, and nobody sees it
-			if run.kit != nil {
-				pushContent(t, opts, run.kit)
-			}
-		}
-	}
+	r.begin(t, opts)
 	m := r.start.Clone()
 	dest := memoryRepository(t)
 	watch(t, m)
@@ -60,16 +51,10 @@ func (r *race) play(t *testing.T, opts layoutsync.RegistryOptions, next func(sta
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	errs := make([]error, len(r.runs))
-	for i, run := range r.runs {
+	for i := range r.runs {
 		go func() {
 			defer s.End(i)
-			o := opts
-			o.Transport = s.Transport(i)
-			p := publishing(o, run.kit)
-			if run.edit != nil {
-				run.edit(p)
-			}
-			_, errs[i] = layoutsync.Publish(ctx, run.kit.source(), dest, p)
+			errs[i] = r.publish(ctx, opts, dest, i, s.Transport(i))
 		}()
 	}
 	crashed := map[int]bool{}
@@ -137,58 +122,134 @@ func pushContent(t *testing.T, opts layoutsync.RegistryOptions, k *kit) {
 	}
 }
 
+// begin fills the registry that each run finds.
+func (r *race) begin(t *testing.T, opts layoutsync.RegistryOptions) {
+	t.Helper()
+	if r.start != nil {
+		return
+	}
+	r.start = regtest.NewMemory(nil)
+	if r.before != nil {
+		r.before(r.start)
+	}
+	opts.Transport = r.start.Transport()
+	for _, run := range r.runs { // content goes first, and nobody sees it
+		if run.kit != nil {
+			pushContent(t, opts, run.kit)
+		}
+	}
+}
+
+// publish is publisher number i.
+func (r *race) publish(ctx context.Context, opts layoutsync.RegistryOptions, dest layoutsync.Repository, i int, transport http.RoundTripper) error {
+	run := r.runs[i]
+	opts.Transport = transport
+	p := publishing(opts, run.kit)
+	if run.edit != nil {
+		run.edit(p)
+	}
+	_, err := layoutsync.Publish(ctx, run.kit.source(), dest, p)
+	return err
+}
+
+// An explored is where a walk stands: the registry, and all publishers.
+type explored struct {
+	m       *regtest.Memory
+	turns   []*regtest.Turn
+	crashed map[int]bool
+	done    []choice
+}
+
+// fork returns a copy that goes on for itself.
+func (x *explored) fork(t *testing.T) *explored {
+	t.Helper()
+	c := &explored{m: x.m.Fork(), turns: slices.Clone(x.turns), crashed: maps.Clone(x.crashed), done: slices.Clone(x.done)}
+	watch(t, c.m)
+	return c
+}
+
 // explore walks through every way in which the requests of a race may follow
-// each other, with at most crashes deaths. Two prefixes that lead to the same
-// state, of the registry and in the eyes of all clients, go on in the same way,
-// so only one of them is followed.
+// each other, with at most crashes deaths. Two ways to the same state, of the
+// registry and in the eyes of all clients, go on alike, so only one is followed;
+// and a publisher runs once for each course that its own answers can take.
 func (r *race) explore(t *testing.T, crashes int) {
 	t.Helper()
-	opts := memoryOptions(t, regtest.NewMemory(nil))
+	opts, dest := memoryOptions(t, regtest.NewMemory(nil)), memoryRepository(t)
+	r.begin(t, opts)
+	first := &explored{m: r.start, crashed: map[int]bool{}}
+	var clients []*regtest.Client
+	for i := range r.runs {
+		c := regtest.NewClient(func(rt http.RoundTripper) error { return r.publish(t.Context(), opts, dest, i, rt) })
+		turn, err := c.Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients, first.turns = append(clients, c), append(first.turns, turn)
+	}
 	seen := map[string]bool{}
-	todo := [][]choice{nil}
-	ends, runs := 0, 0
-	for len(todo) > 0 {
-		prefix := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		var done []choice
-		died := 0
-		runs++
-		m, crashed, whole := r.play(t, opts, func(state string, waiting []int) (choice, bool) {
-			if len(done) < len(prefix) {
-				c := prefix[len(done)]
-				done = append(done, c)
-				if c.crash {
-					died++
-				}
-				return c, true
+	ends := 0
+	var walk func(x *explored)
+	step := func(x *explored, i int) {
+		turn, err := x.turns[i].Answer(x.m)
+		if err != nil {
+			t.Fatalf("publisher %d, schedule %v: %v", i, x.done, err)
+		}
+		if turn.Ended && turn.Err != nil {
+			t.Fatalf("publisher %d, schedule %v: %v", i, x.done, turn.Err)
+		}
+		x.turns[i] = turn
+	}
+	walk = func(x *explored) {
+		var waiting []int
+		state := x.m.State()
+		key := state[:]
+		for i, turn := range x.turns {
+			for !x.crashed[i] && turn.Local(x.m) {
+				step(x, i)
+				turn = x.turns[i]
 			}
-			if state += fmt.Sprint(died); seen[state] {
-				return choice{}, false
+			if !x.crashed[i] && !turn.Ended {
+				waiting = append(waiting, i)
 			}
-			seen[state] = true
-			var choices []choice
-			for _, i := range waiting {
-				choices = append(choices, choice{client: i})
-				if died < crashes {
-					choices = append(choices, choice{client: i, crash: true})
-				}
+			if x.crashed[i] {
+				key = append(key, "crashed,"...)
+			} else {
+				key = fmt.Appendf(key, "%d,", turn.ID)
 			}
-			for _, c := range choices[1:] {
-				todo = append(todo, append(append([]choice{}, done...), c))
-			}
-			done = append(done, choices[0])
-			return choices[0], true
-		})
+		}
 		if t.Failed() {
-			t.Fatalf("schedule: %v", done)
+			t.Fatalf("schedule: %v", x.done)
 		}
-		if !whole {
-			continue
+		if seen[string(key)] {
+			return
 		}
-		ends++
-		if err := r.check(t, m, opts, crashed); err != nil {
-			t.Fatalf("schedule %v: %v", done, err)
+		seen[string(key)] = true
+		if len(waiting) == 0 {
+			ends++
+			if err := r.check(t, x.m, opts, x.crashed); err != nil {
+				t.Fatalf("schedule %v: %v", x.done, err)
+			}
+			return
 		}
+		for _, i := range waiting {
+			next := x.fork(t)
+			next.done = append(next.done, choice{client: i})
+			step(next, i)
+			walk(next)
+			if len(x.crashed) < crashes {
+				next := x.fork(t)
+				next.done, next.crashed[i] = append(next.done, choice{client: i, crash: true}), true
+				walk(next)
+			}
+		}
+	}
+	walk(first.fork(t))
+	runs := 0
+	for i, c := range clients {
+		if err := c.Kill(); err != nil {
+			t.Errorf("publisher %d: %v", i, err)
+		}
+		runs += c.Runs
 	}
 	t.Logf("%d states, %d ends, %d runs", len(seen), ends, runs)
 	if ends < 2 || len(seen) < 50 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -126,28 +125,7 @@ func (s *Scheduler) Pending(i int) *http.Request {
 // Local tells whether the request that client i waits with neither changes what
 // others may see nor depends on what they do: one that asks for content by its
 // digest, where that is there for good.
-func (s *Scheduler) Local(i int) bool {
-	r := s.Pending(i)
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return false
-	}
-	path := r.URL.Path
-	name, d, found := cutLast(path, "/")
-	if !found || digest.Digest(d).Validate() != nil || strings.Contains(name, "/referrers") {
-		return false
-	}
-	s.m.mu.Lock()
-	defer s.m.mu.Unlock()
-	for _, repo := range s.m.repos {
-		if _, have := repo.manifests[digest.Digest(d)]; have {
-			return true
-		}
-		if _, have := repo.blobs[digest.Digest(d)]; have {
-			return true
-		}
-	}
-	return false
-}
+func (s *Scheduler) Local(i int) bool { return s.m.local(s.Pending(i)) }
 
 // Step carries out the request of client i.
 func (s *Scheduler) Step(i int) {
