@@ -233,7 +233,8 @@ func dropListed(found []Referrer) []Referrer {
 // those referrers in turn: all that has to come along when roots are copied and
 // does not, because roots do not reach it. Each comes once, with the ref name
 // of its entry if that is made of a digest. A list of referrers comes along if
-// it names what has no subject.
+// it names what has no subject. A referrer that src names and has not is
+// [ErrNotFound], but for a member of an index (attestations of BuildKit).
 func ReferrersBelow(ctx context.Context, src Source, roots []ocispec.Descriptor) ([]Referrer, error) {
 	b := referrersBelow{src: src, set: NewReferrerSet(src), reached: map[digest.Digest]bool{}, named: map[string]bool{}}
 	for _, desc := range roots {
@@ -289,8 +290,11 @@ func (b *referrersBelow) refer(ctx context.Context, d digest.Digest) error {
 			continue
 		}
 		err := b.reach(ctx, []ocispec.Descriptor{r.Desc})
-		if errors.Is(err, ErrNotFound) && name == "" {
-			continue // listed, but not there
+		if errors.Is(err, ErrNotFound) {
+			if r.By == ByAnnotation {
+				continue // a member of an index, which may have been left away there
+			}
+			return WithHint(fmt.Errorf("%s, which refers to %s: %w", r.Desc.Digest, d, ErrNotFound), "--no-referrers leaves out what refers to the content")
 		}
 		if err != nil {
 			return err

@@ -180,6 +180,31 @@ func TestReferrersBelow(t *testing.T) {
 	}
 }
 
+// TestReferrersBelowMissing: a referrer that is named and not there is an error; a
+// member of an index may be missing, which is the index's matter.
+func TestReferrersBelowMissing(t *testing.T) {
+	for _, tt := range []struct {
+		gone func(l *signed) ocispec.Descriptor
+		want error
+	}{
+		{func(l *signed) ocispec.Descriptor { return l.cosign }, layout.ErrNotFound},
+		{func(l *signed) ocispec.Descriptor { return l.onlyList }, layout.ErrNotFound},
+		{func(l *signed) ocispec.Descriptor { return l.attestation }, nil},
+		{func(l *signed) ocispec.Descriptor { return l.unrelated }, nil},
+	} {
+		l := newSigned(t)
+		gone := tt.gone(l)
+		if err := os.Remove(blobFile(l.Layout, gone)); err != nil {
+			t.Fatal(err)
+		}
+		image := ocispec.Descriptor{MediaType: l.image.MediaType, Digest: l.image.Digest, Size: l.image.Size}
+		_, err := layout.ReferrersBelow(t.Context(), l, []ocispec.Descriptor{image})
+		if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), string(gone.Digest)) {
+			t.Errorf("without %s: %v, want %v", gone.Digest, err, tt.want)
+		}
+	}
+}
+
 // TestStaleAndMoved: referrers of everything that an edit replaces are told, or
 // copies take their places.
 func TestStaleAndMoved(t *testing.T) {

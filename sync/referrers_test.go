@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -229,6 +232,62 @@ func (k *lists) put(w http.ResponseWriter, r *http.Request) {
 		k.all[subject] = append(k.all[subject], desc)
 	}
 	w.Header().Set("OCI-Subject", subject)
+}
+
+// TestReferrerMissing: a referrer that is named and not there is an error that
+// tells of what it is one, before anything is sent; without referrers the content
+// goes.
+func TestReferrerMissing(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		gone func(l *signedLayout) ocispec.Descriptor
+	}{
+		{"tag of cosign", func(l *signedLayout) ocispec.Descriptor { return l.cosign }},
+		{"in a list", func(l *signedLayout) ocispec.Descriptor {
+			gone := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 4}
+			edit(t, l.Layout, func(m maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{dashed(l.image.Digest): m.index(gone)}
+			})
+			return gone
+		}},
+		{"layer of a signature", func(l *signedLayout) ocispec.Descriptor {
+			return ocispec.Descriptor{Digest: digest.FromString("cosign"), Size: 6}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, reg := newSigned(t), regtest.NewMemory(nil)
+			gone := tt.gone(l)
+			if err := os.Remove(filepath.Join(l.Dir(), "blobs", "sha256", gone.Digest.Encoded())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			repo, err := layoutsync.ParseRepository(regtest.MemoryHost + "/app")
+			if err != nil {
+				t.Fatal(err)
+			}
+			opts := &layoutsync.PushOptions{Registry: options(t, nil)}
+			opts.Registry.Transport = reg.Transport()
+			if opts.Targets, err = layoutsync.Targets(t.Context(), l, layout.Reference{RefName: "app"}, ""); err != nil {
+				t.Fatal(err)
+			}
+			more, err := layoutsync.ReferrerTargets(t.Context(), l, opts.Targets)
+			if err == nil { // it is found when it is sent, and no tag moves
+				with := *opts
+				with.Targets = append(slices.Clip(opts.Targets), more...)
+				_, err = layoutsync.Push(t.Context(), l, repo, &with)
+			} else if !strings.Contains(err.Error(), string(l.image.Digest)) {
+				t.Errorf("error %q does not name %s", err, l.image.Digest)
+			}
+			if !errors.Is(err, layout.ErrNotFound) || !strings.Contains(err.Error(), string(gone.Digest)) {
+				t.Errorf("error %v, want that %s is not found", err, gone.Digest)
+			}
+			if tags := reg.Tags("app"); len(tags) > 0 {
+				t.Errorf("tags %v", tags)
+			}
+			if _, err := layoutsync.Push(t.Context(), l, repo, opts); err != nil {
+				t.Errorf("without referrers: %v", err)
+			}
+		})
+	}
 }
 
 // TestReferrersAPI: where the registry keeps the lists, they are read, page by
