@@ -25,7 +25,7 @@ packages() {
 		printf '%s\n' buildah ca-certificates curl jq skopeo
 		;;
 	test)
-		printf '%s\n' buildah busybox-static ca-certificates containerd curl docker-registry git jq make mmdebstrap pigz podman \
+		printf '%s\n' buildah busybox-static ca-certificates containerd curl docker-registry git gpg gpg-agent jq make mmdebstrap pigz podman \
 			python3-minimal skopeo umoci util-linux xz-utils zstd
 		;;
 	lint)

@@ -39,7 +39,7 @@ func TestPeers(t *testing.T) {
 	mustRun(t, t.TempDir(), "sync", "--tls-verify=false", r.archive, "docker://"+v.repo)
 	t.Run("tools", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *peerView){
-			"skopeo-reads": skopeoReads, "skopeo-writes": skopeoWrites,
+			"skopeo-reads": skopeoReads, "skopeo-writes": skopeoWrites, "skopeo-signs": skopeoSigns,
 			"umoci-reads": umociReads, "umoci-writes": umociWrites,
 			"podman-reads": podmanReads, "podman-writes": podmanWrites,
 			"buildah-reads": buildahReads, "buildah-writes": buildahWrites,
