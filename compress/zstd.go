@@ -72,6 +72,7 @@ func newZstdWriter(w io.Writer, level int) (*zstdWriter, error) {
 		done: make(chan struct{}),
 	}
 	z.own <- &frame{ready: make(chan struct{}, 1)}
+	idle.count(1)
 	go z.write()
 	return z, nil
 }
@@ -88,17 +89,48 @@ func (z *zstdWriter) frame() *frame {
 	case f := <-z.own:
 		return f
 	case frames <- struct{}{}:
-		f, _ := idle.Get().(*frame)
-		if f == nil {
-			f = &frame{ready: make(chan struct{}, 1)}
-		}
+		f := idle.get()
 		f.shared = true
 		return f
 	}
 }
 
-// idle are frames that are not needed now.
-var idle sync.Pool
+// idle are frames that are not needed now: their memory grew to what it has to
+// be, which takes as long as a fifth of compressing. So it is not left to the
+// garbage collector while anybody writes.
+var idle idleFrames
+
+type idleFrames struct {
+	mu      sync.Mutex
+	list    []*frame // together with those in use never more than maxFrames
+	writers int      // that are not closed
+}
+
+func (i *idleFrames) get() *frame {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if n := len(i.list); n > 0 {
+		f := i.list[n-1]
+		i.list = i.list[:n-1]
+		return f
+	}
+	return &frame{ready: make(chan struct{}, 1)}
+}
+
+func (i *idleFrames) put(f *frame) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.list = append(i.list, f)
+}
+
+// count notes that a writer began, or ended. The last one frees all.
+func (i *idleFrames) count(n int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.writers += n; i.writers == 0 {
+		i.list = nil
+	}
+}
 
 func (z *zstdWriter) Write(p []byte) (n int, err error) {
 	if z.closed {
@@ -114,7 +146,11 @@ func (z *zstdWriter) Write(p []byte) (n int, err error) {
 		}
 		k := min(len(p), zstdFrame-len(z.cur.in))
 		if need := len(z.cur.in) + k; need > cap(z.cur.in) {
-			z.cur.in = slices.Grow(z.cur.in, max(need, min(2*cap(z.cur.in), zstdFrame))-len(z.cur.in))
+			room := 2 * cap(z.cur.in)
+			if need > zstdFrame/8 {
+				room = zstdFrame // most are filled then, and growing is copying
+			}
+			z.cur.in = slices.Grow(z.cur.in, max(need, min(room, zstdFrame))-len(z.cur.in))
 		}
 		z.cur.in = append(z.cur.in, p[:k]...)
 		n, p = n+k, p[k:]
@@ -130,7 +166,7 @@ func (z *zstdWriter) submit() {
 	f := z.cur
 	z.cur, z.wrote = nil, true
 	go func() {
-		f.out = z.encoder.EncodeAll(f.in, f.out[:0])
+		f.out = z.encoder.EncodeAll(f.in, slices.Grow(f.out[:0], len(f.in)/2))
 		f.ready <- struct{}{}
 	}()
 	z.jobs <- f
@@ -148,7 +184,7 @@ func (z *zstdWriter) write() {
 			continue
 		}
 		f.shared = false
-		idle.Put(f)
+		idle.put(f)
 		<-frames
 	}
 }
@@ -167,6 +203,7 @@ func (z *zstdWriter) Close() error {
 	}
 	close(z.jobs)
 	<-z.done
+	idle.count(-1)
 	if len(z.table) > 1 {
 		_, _ = z.out.Write(z.table.bytes())
 	}
