@@ -68,6 +68,7 @@ func TestChoose(t *testing.T) {
 		8: random(1, 5000),
 		9: nil,
 	}
+	files = append(files, slices.Concat(random(8, 8<<20), files[5])) // 10: has fewer samples of it
 	var sketches []*patch.Sketch
 	for _, f := range files {
 		sketches = append(sketches, sketchOf(f))
@@ -82,6 +83,7 @@ func TestChoose(t *testing.T) {
 	}{
 		{file: 5, chosen: []int{0}, n: 7, not: -1, want: []int{2, 3}},
 		{file: 5, n: 7, not: -1, want: []int{0, 2, 3}},
+		{file: 5, chosen: []int{10}, n: 7, not: -1, want: nil},
 		{file: 5, chosen: []int{0}, n: 1, not: -1, want: []int{2}},
 		{file: 5, chosen: []int{0}, n: 1, not: 2, want: []int{7}},
 		{file: 2, n: 7, not: -1, want: []int{5}}, // 7 has it too
@@ -91,7 +93,7 @@ func TestChoose(t *testing.T) {
 		{file: 8, n: 7, not: -1, want: nil}, // too small a piece of the first
 		{file: 9, n: 7, not: -1, want: nil},
 	} {
-		got := c.Choose(test.file, test.chosen, test.n, func(i int) bool { return i != test.not })
+		got := c.Choose(test.file, test.chosen, test.n, func(i int) bool { return i != test.not && i != 10 })
 		if !slices.Equal(got, test.want) {
 			t.Errorf("Choose(%d, %v, %d) = %v, want %v", test.file, test.chosen, test.n, got, test.want)
 		}
@@ -99,7 +101,7 @@ func TestChoose(t *testing.T) {
 	// A file may be larger than it is said to be.
 	sketches[2] = patch.NewSketch(1000)
 	_, _ = sketches[2].Write(kernel)
-	if got := patch.NewChooser(sketches).Choose(5, []int{0}, 1, func(i int) bool { return i != 7 }); !slices.Equal(got, []int{2}) {
+	if got := patch.NewChooser(sketches).Choose(5, []int{0}, 1, func(i int) bool { return i != 7 && i != 10 }); !slices.Equal(got, []int{2}) {
 		t.Errorf("Choose = %v, want the file that was said to be smaller", got)
 	}
 }
