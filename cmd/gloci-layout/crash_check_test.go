@@ -209,6 +209,9 @@ func (d *disk) run(trace []killpoint.Call) {
 					d.errs = append(d.errs, errors.New("index.json is renamed before its bytes are synced"))
 				}
 			}
+			if file, ok := strings.CutSuffix(c.To, "parts.json"); ok {
+				d.check(func(p string) bool { return strings.HasPrefix(p, file) || p == c.Path && d.bytes[p] }, "the manifest of parts is renamed before")
+			}
 			d.rename(c.Path, c.To)
 		case "linkat", "link":
 			d.exists[c.To], d.names[c.To] = true, true
@@ -242,9 +245,13 @@ func (d *disk) rename(from, to string) {
 
 // checkBelow reports what a power cut could take from dir.
 func (d *disk) checkBelow(dir, what string) {
-	inside := func(p string) bool {
+	d.check(func(p string) bool {
 		return (p == dir || strings.HasPrefix(p, dir+"/")) && !strings.Contains(p, "/.gloci")
-	}
+	}, what)
+}
+
+// check reports what a power cut could take of the files that inside knows.
+func (d *disk) check(inside func(p string) bool, what string) {
 	for _, p := range slices.Sorted(maps.Keys(d.bytes)) {
 		if inside(p) {
 			d.errs = append(d.errs, fmt.Errorf("%s the bytes of %s are synced", what, p))
