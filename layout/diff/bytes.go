@@ -22,6 +22,7 @@ type ledger struct {
 	on      bool
 	blobs   map[digest.Digest]entry
 	equals  []ocispec.Descriptor // documents that both sides have, not opened
+	ahead   *aheadReader         // of the manifests of these, which are then not in equals; may be nil
 	lacking bool                 // something could not be counted
 }
 
@@ -32,9 +33,11 @@ type entry struct {
 
 func newLedger(on bool) *ledger { return &ledger{on: on, blobs: map[digest.Digest]entry{}} }
 
-func (l *ledger) add(on side, desc ocispec.Descriptor) {
+func (l *ledger) add(on side, desc ocispec.Descriptor) { l.blob(on, desc.Digest, desc.Size) }
+
+func (l *ledger) blob(on side, d digest.Digest, size int64) {
 	if l.on {
-		l.blobs[desc.Digest] = entry{size: desc.Size, on: l.blobs[desc.Digest].on | on}
+		l.blobs[d] = entry{size: size, on: l.blobs[d].on | on}
 	}
 }
 
@@ -48,14 +51,17 @@ func (l *ledger) document(on side, doc *layout.Document) {
 	}
 }
 
-// equal notes an entry that both sides have.
-func (l *ledger) equal(desc ocispec.Descriptor) {
+// equal notes an entry that both sides have; desc must stay as it is.
+func (l *ledger) equal(desc *ocispec.Descriptor) {
 	if !l.on {
 		return
 	}
-	l.add(sideA|sideB, desc)
-	if documentType(desc) {
-		l.equals = append(l.equals, desc)
+	l.blob(sideA|sideB, desc.Digest, desc.Size)
+	switch {
+	case l.ahead != nil && layout.IsManifest(desc.MediaType):
+		l.ahead.add(desc)
+	case documentType(*desc):
+		l.equals = append(l.equals, *desc)
 	}
 }
 
@@ -110,11 +116,17 @@ func (l *ledger) walk(ctx context.Context, c *comparer, on side, src layout.Sour
 			continue
 		}
 		add(n.Desc)
-		if n.Document != nil && !n.Document.IsIndex {
+		if n.Document != nil && !n.Document.IsIndex && !(l.ahead != nil && l.ahead.queued[n.Desc.Digest]) {
 			manifests++
 		}
 	}
 	return manifests, bytes, nil
+}
+
+// totalSource is the side whose manifests are read to sum up what is equal, nil
+// for none.
+func (c *comparer) totalSource() layout.Source {
+	return map[string]layout.Source{"a": c.a, "b": c.b}[c.opts.Total]
 }
 
 // total sums up.
@@ -124,7 +136,17 @@ func (c *comparer) total(ctx context.Context) error {
 		return nil
 	}
 	c.sum.Complete = !l.lacking
-	switch src := map[string]layout.Source{"a": c.a, "b": c.b}[c.opts.Total]; {
+	if l.ahead != nil {
+		found, failed := l.ahead.end()
+		c.sum.Manifests += len(l.ahead.queued)
+		l.equals = append(failed, l.equals...) // an index may do without them, index.json may not
+		for _, n := range found {
+			if l.blob(sideA|sideB, n.digest, n.size); n.document != nil {
+				l.equals = append(l.equals, *n.document)
+			}
+		}
+	}
+	switch src := c.totalSource(); {
 	case len(l.equals) == 0:
 	case src == nil:
 		c.sum.Complete = false

@@ -18,6 +18,7 @@
 package diff
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -158,6 +159,10 @@ func Compare(ctx context.Context, a, b Side, opts *Options, summary *Summary) it
 		c.opts.Files.Ignore = c.opts.Ignore.Ignore
 		c.sum.Changes = map[Level]int{}
 		c.bytes = newLedger(c.opts.Level >= LevelManifest)
+		if src := c.totalSource(); c.bytes.on && src != nil && c.opts.Select == nil {
+			c.bytes.ahead = newAheadReader(ctx, src)
+			defer c.bytes.ahead.stop()
+		}
 		c.out = explain.New(func(ch *Change) bool {
 			c.sum.Changes[ch.Level]++
 			return yield(*ch, nil)
@@ -369,6 +374,10 @@ func (c *comparer) source(on side) layout.Source {
 
 // entryPair compares two entries that were matched.
 func (c *comparer) entryPair(ctx context.Context, la *list, i int, lb *list, j int, at place, top bool) error {
+	if la.descs[i].Digest == lb.descs[j].Digest && bytes.Equal(la.item(i), lb.item(j)) {
+		c.bytes.equal(&la.descs[i])
+		return nil
+	}
 	a, b := la.descs[i], lb.descs[j]
 	at = c.below(at, a, top)
 	fields, err := c.descriptorFields(la.item(i), lb.item(j))
@@ -389,7 +398,7 @@ func (c *comparer) entryPair(ctx context.Context, la *list, i int, lb *list, j i
 	fields = slices.DeleteFunc(fields, func(f Field) bool { return f.Name == "/annotations/"+escapePointer(ocispec.AnnotationRefName) })
 	ch.Fields = fields
 	if a.Digest == b.Digest {
-		c.bytes.equal(a)
+		c.bytes.equal(&a)
 		if len(fields) == 0 || ch.Level > c.opts.Level {
 			return nil
 		}

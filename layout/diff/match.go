@@ -31,7 +31,9 @@ func rootList(ctx context.Context, s Side) (*list, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &list{raw: x.Bytes(), name: "manifests", descs: x.Entries()}, nil
+	l := &list{raw: x.Bytes(), name: "manifests", descs: x.Entries()}
+	l.parse() // while the other side is read
+	return l, nil
 }
 
 func documentList(d *layout.Document) *list {
@@ -51,11 +53,8 @@ func (l *list) parse() {
 		return
 	}
 	l.split = true
-	v, err := strictjson.Parse(l.raw)
-	if err != nil {
-		return
-	}
-	if l.members, err = v.Members(); err != nil {
+	var err error
+	if l.members, err = strictjson.Parsed(l.raw).Members(); err != nil {
 		return
 	}
 	for _, m := range l.members {

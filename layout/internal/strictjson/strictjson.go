@@ -8,6 +8,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -45,8 +46,8 @@ type Member struct {
 	Value Value
 }
 
-// A Value is the text of one valid JSON value. Only [Parse] and the functions
-// that split or encode values make one.
+// A Value is the text of one valid JSON value. Only [Parse], [Parsed] and the
+// functions that split or encode values make one.
 type Value []byte
 
 // Kind tells what v is.
@@ -85,6 +86,9 @@ func Parse(data []byte) (Value, error) {
 	return v, nil
 }
 
+// Parsed returns the value of data that [Parse] has accepted before.
+func Parsed(data []byte) Value { return bytes.Trim(data, " \t\r\n") }
+
 // Members splits an object; order and values are as they stand.
 func (v Value) Members() ([]Member, error) {
 	if v.Kind() != Object {
@@ -98,7 +102,8 @@ func (v Value) Members() ([]Member, error) {
 		}
 		s.more(':')
 		if members == nil {
-			members = make([]Member, 0, 6) // most objects of a manifest have no more
+			// Most objects of a manifest have no more than six, and short ones fewer.
+			members = make([]Member, 0, min(6, 1+len(v)/32))
 		}
 		members = append(members, Member{name, s.value()})
 	}
