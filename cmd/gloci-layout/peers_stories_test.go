@@ -149,6 +149,7 @@ func (s *story) checkBoth(repo string) digest.Digest {
 
 // A container and the artifacts of a version share one tag, whoever comes first.
 func TestStoryOneTag(t *testing.T) {
+	t.Parallel()
 	s := newStory(t)
 	ends := map[string]digest.Digest{}
 	for name, push := range map[string]func(repo string){"podman's index": s.podmanIndex, "buildah's image": s.buildahImage} {
@@ -190,6 +191,7 @@ func TestStoryOneTag(t *testing.T) {
 
 // The same in a layout, with what the tools write into layouts and archives.
 func TestStoryOneLayout(t *testing.T) {
+	t.Parallel()
 	s := newStory(t)
 	s.buildah("push", "--quiet", storyImage, "oci:"+s.path("pushed")+":app")
 	s.podman("save", "--quiet", "--format", "oci-archive", "--output", s.path("saved.oci"), storyImage)
@@ -245,6 +247,7 @@ func TestStoryOneLayout(t *testing.T) {
 // A layer comes to a manifest that was published already. Everything that led
 // there leads to the new one, and the old one goes.
 func TestStoryAttach(t *testing.T) {
+	t.Parallel()
 	s := newStory(t)
 	mustRun(t, s.dir, "add", "image", s.layout, "--into", storyVersion, "oci:"+s.exported()+":app")
 	mustRun(t, s.dir, "tag", s.layout, storyVersion, "latest")
@@ -329,6 +332,7 @@ func blobNames(t testing.TB, dir string) []string {
 // A manifest that mixes layers of an image with other files cannot be pulled. It
 // is refused before it exists.
 func TestStoryMixedManifest(t *testing.T) {
+	t.Parallel()
 	s := newStory(t)
 	exported := s.exported()
 	mustRun(t, s.dir, "add", "image", s.layout, "--into", storyVersion, "oci:"+exported+":app")

@@ -118,6 +118,7 @@ func publishRounds() int {
 // Eight processes publish eight flavours of one version to the reference
 // registry at the same time, round after round: every index is complete.
 func TestPublishProcesses(t *testing.T) {
+	t.Parallel()
 	layouts := publishLayouts(t)
 	reg := regtest.Start(t, nil)
 	for round := range publishRounds() {
@@ -148,6 +149,7 @@ func TestPublishProcesses(t *testing.T) {
 // The same, but some processes are killed. After one reindex, the index has every
 // flavour that has a tag, and every tag names something whole.
 func TestPublishProcessesKilled(t *testing.T) {
+	t.Parallel()
 	layouts := publishLayouts(t)
 	reg := regtest.Start(t, nil)
 	killed, torn := 0, 0

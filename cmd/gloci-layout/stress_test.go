@@ -124,26 +124,42 @@ func TestStressProcesses(t *testing.T) {
 // Eight processes at once merge layouts of one artifact each into one layout,
 // and into one index of it: all of it is there in the end.
 func TestStressMerge(t *testing.T) {
+	t.Parallel()
 	const processes = 8
 	dir := fastDir(t)
 	mustRun(t, dir, "init", "L")
 	refs := map[string]string{}
 	want := map[string]bool{}
 	for round := range min(rounds(), 8) {
-		var merges sync.WaitGroup
+		// What is merged is made before, all at once too.
+		var made, merges sync.WaitGroup
+		commands := make([][]string, processes)
 		for p := range processes {
-			args := []string{"merge", "L", "--quiet"}
+			commands[p] = []string{"merge", "L", "--quiet"}
 			for i := range 3 {
 				ref := fmt.Sprintf("r%d-p%d-%d", round, p, i)
 				refs[ref] = "content of " + ref
 				if err := os.WriteFile(filepath.Join(dir, ref+".txt"), []byte(refs[ref]), 0o644); err != nil {
 					t.Fatal(err)
 				}
-				mustRun(t, dir, "init", "job-"+ref)
-				mustRun(t, dir, "add", "artifact", "job-"+ref, "--ref", ref, "--into", "all", "--annotation", "name="+ref,
-					"--artifact-type", "application/vnd.example", ref+".txt:text/plain")
-				args = append(args, "job-"+ref)
+				commands[p] = append(commands[p], "job-"+ref)
+				made.Go(func() {
+					for _, args := range [][]string{
+						{"init", "job-" + ref},
+						{
+							"add", "artifact", "job-" + ref, "--ref", ref, "--into", "all", "--annotation", "name=" + ref,
+							"--artifact-type", "application/vnd.example", ref + ".txt:text/plain",
+						},
+					} {
+						if r := runBinary(t, dir, args...); r.exit != 0 {
+							t.Errorf("%q: exit %d\n%s", args, r.exit, r.stderr)
+						}
+					}
+				})
 			}
+		}
+		made.Wait()
+		for _, args := range commands {
 			merges.Go(func() {
 				if r := runBinary(t, dir, args...); r.exit != 0 {
 					t.Errorf("%q: exit %d\n%s", args, r.exit, r.stderr)

@@ -109,6 +109,7 @@ func (w *syncWorld) signalAt(t *testing.T, k int, sig syscall.Signal, late bool)
 // what is not all there; after an interrupt the tags are the old ones, and that
 // is said; another run ends in the state of an undisturbed one.
 func TestSyncSignals(t *testing.T) {
+	t.Parallel()
 	dir := syncLayouts(t)
 	w := newSyncWorld(t, dir)
 	mustRun(t, dir, w.args("new")...)
