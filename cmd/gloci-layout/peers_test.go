@@ -225,6 +225,16 @@ func (h *peerHome) podman(args ...string) string {
 	return h.run("podman", append(h.storage("podman"), args...)...)
 }
 
+// podmanPulls fails unless podman takes the image ref of the layout at dir as what
+// it is: podman names images by their config.
+func (h *peerHome) podmanPulls(dir, ref string) {
+	h.t.Helper()
+	config := manifestOf(h.t, dir, ref).Config.Digest.Encoded()
+	if got := strings.TrimSpace(h.podman("pull", "--quiet", "oci:"+dir+":"+ref)); got != config {
+		h.t.Errorf("podman pull = %s, want %s", got, config)
+	}
+}
+
 func (h *peerHome) buildah(args ...string) string {
 	h.t.Helper()
 	return h.run("buildah", append(h.storage("buildah"), args...)...)
