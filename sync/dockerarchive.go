@@ -2,21 +2,23 @@ package sync
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/containers/image/v5/copy"
 	"github.com/containers/image/v5/docker/archive"
 	"github.com/containers/image/v5/docker/reference"
+	cimage "github.com/containers/image/v5/image"
 	"github.com/containers/image/v5/types"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/image"
 )
 
 // An importedSource is a private layout with converted images.
@@ -129,51 +131,77 @@ func (s *importedSource) importAll(ctx context.Context, reader *archive.Reader, 
 	})
 }
 
-// importImage converts one image into OCI form.
-func importImage(ctx context.Context, ref types.ImageReference, stage *layout.Stage, sys *types.SystemContext, policies *policies) (ocispec.Descriptor, error) {
-	dest := &stageDestination{stage: stage}
+// importImage converts one image into OCI form. Its layers, which a docker-archive
+// holds as they are named in the config, are compressed: registries and
+// everybody who pulls would pay for it.
+func importImage(ctx context.Context, ref types.ImageReference, stage *layout.Stage, sys *types.SystemContext, policies *policies) (_ ocispec.Descriptor, err error) {
+	var none ocispec.Descriptor
+	src, err := ref.NewImageSource(ctx, sys)
+	if err != nil {
+		return none, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	unparsed := cimage.UnparsedInstance(src, nil)
 	policy, err := policies.get()
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return none, err
 	}
-	defer policies.put(policy)
-	_, err = copy.Image(ctx, policy, imageRef{identity: stage.String(), dest: dest}, ref, &copy.Options{
-		SourceCtx: sys, DestinationCtx: sys,
-		ForceManifestMIMEType: ocispec.MediaTypeImageManifest,
-		RemoveSignatures:      true, // there are none, and no place for them
-	})
+	_, err = policy.IsRunningImageAllowed(ctx, unparsed)
+	policies.put(policy)
 	if err != nil {
-		return ocispec.Descriptor{}, rejected(err)
+		return none, rejected(err)
 	}
-	return dest.manifest, nil
+	docker, err := cimage.FromUnparsedImage(ctx, sys, unparsed)
+	if err != nil {
+		return none, err
+	}
+	converted, err := docker.UpdatedImage(ctx, types.ManifestUpdateOptions{ManifestMIMEType: ocispec.MediaTypeImageManifest})
+	if err != nil {
+		return none, err
+	}
+	raw, _, err := converted.Manifest(ctx)
+	if err != nil {
+		return none, err
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return none, err
+	}
+	if raw, err = converted.ConfigBlob(ctx); err != nil {
+		return none, err
+	}
+	if m.Config, err = stage.AddBytes(ctx, raw, ocispec.MediaTypeImageConfig); err != nil {
+		return none, err
+	}
+	done := map[digest.Digest]ocispec.Descriptor{}
+	for i, l := range m.Layers {
+		desc, ok := done[l.Digest]
+		if !ok {
+			if desc, err = importLayer(ctx, src, l.Digest, stage); err != nil {
+				return none, fmt.Errorf("layer %s: %w", l.Digest, err)
+			}
+			done[l.Digest] = desc
+		}
+		m.Layers[i] = desc
+	}
+	m.MediaType = ocispec.MediaTypeImageManifest
+	if raw, err = layout.EncodeManifest(m); err != nil {
+		return none, err
+	}
+	return stage.AddBytes(ctx, raw, ocispec.MediaTypeImageManifest)
 }
 
-// A stageDestination puts one image into a stage.
-type stageDestination struct {
-	destination
-	stage    *layout.Stage
-	manifest ocispec.Descriptor
-}
-
-// DesiredLayerCompression: layers of a docker-archive are not compressed, and
-// registries and everybody who pulls would pay for it.
-func (*stageDestination) DesiredLayerCompression() types.LayerCompression { return types.Compress }
-
-func (*stageDestination) SupportedManifestMIMETypes() []string {
-	return []string{ocispec.MediaTypeImageManifest}
-}
-
-func (d *stageDestination) PutBlob(ctx context.Context, r io.Reader, info types.BlobInfo, _ types.BlobInfoCache, _ bool) (types.BlobInfo, error) {
-	desc, err := d.stage.Add(ctx, r, info.MediaType)
-	return types.BlobInfo{Digest: desc.Digest, Size: desc.Size}, err
-}
-
-func (d *stageDestination) TryReusingBlob(context.Context, types.BlobInfo, types.BlobInfoCache, bool) (bool, types.BlobInfo, error) {
-	return false, types.BlobInfo{}, nil
-}
-
-func (d *stageDestination) PutManifest(ctx context.Context, raw []byte, _ *digest.Digest) error {
-	desc, err := d.stage.AddBytes(ctx, raw, ocispec.MediaTypeImageManifest)
-	d.manifest = desc
-	return err
+// importLayer stages the layer that the config knows by diffID, compressed.
+func importLayer(ctx context.Context, src types.ImageSource, diffID digest.Digest, stage *layout.Stage) (_ ocispec.Descriptor, err error) {
+	var none ocispec.Descriptor
+	r, _, err := src.GetBlob(ctx, types.BlobInfo{Digest: diffID, Size: -1}, nil)
+	if err != nil {
+		return none, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	l, err := image.StageReader(ctx, stage, r, compress.Gzip)
+	if err == nil && l.DiffID != diffID {
+		err = fmt.Errorf("%w: its bytes have the digest %s", layout.ErrMismatch, l.DiffID)
+	}
+	return l.Desc, err
 }

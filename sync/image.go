@@ -18,8 +18,8 @@ import (
 )
 
 // An imageRef is what containers/image calls a reference: one manifest of a
-// source, or the destination of a copy. It names no registry to the library,
-// which would otherwise talk to one itself.
+// source. It names no registry to the library, which would otherwise talk to one
+// itself.
 type imageRef struct {
 	transport  string   // of policy.json, such as "oci" or "docker"
 	identity   string   // scope of policy.json
@@ -27,10 +27,9 @@ type imageRef struct {
 	// docker is what a signature has to be for, of what comes from a registry.
 	docker reference.Named
 	source *imageSource
-	dest   types.ImageDestination
 }
 
-// sourceRef returns the reference of the manifest desc of src for copy.Image.
+// sourceRef returns the reference of the manifest desc of src for the library.
 func sourceRef(src layout.Source, desc ocispec.Descriptor) imageRef {
 	return imageRef{transport: "oci", source: &imageSource{src: src, desc: desc}}
 }
@@ -108,14 +107,11 @@ func (r imageRef) NewImageSource(context.Context, *types.SystemContext) (types.I
 	return &s, nil
 }
 
-func (r imageRef) NewImageDestination(context.Context, *types.SystemContext) (types.ImageDestination, error) {
-	if r.dest == nil {
-		return nil, errNotThis
-	}
-	return r.dest, nil
+func (imageRef) NewImageDestination(context.Context, *types.SystemContext) (types.ImageDestination, error) {
+	return nil, errNotThis
 }
 
-// errNotThis is what methods return that copy.Image does not call.
+// errNotThis is what methods return that nobody calls.
 var errNotThis = errors.New("not for this reference")
 
 // An imageTransport names the section of policy.json that applies.
@@ -159,26 +155,3 @@ func (*imageSource) GetSignatures(context.Context, *digest.Digest) ([][]byte, er
 func (*imageSource) LayerInfosForCopy(context.Context, *digest.Digest) ([]types.BlobInfo, error) {
 	return nil, nil
 }
-
-// A destination is what our destinations have in common.
-type destination struct{}
-
-func (destination) Reference() types.ImageReference      { return imageRef{transport: "oci"} }
-func (destination) Close() error                         { return nil }
-func (destination) AcceptsForeignLayerURLs() bool        { return true }
-func (destination) MustMatchRuntimeOS() bool             { return false }
-func (destination) IgnoresEmbeddedDockerReference() bool { return true }
-func (destination) HasThreadSafePutBlob() bool           { return true }
-
-func (destination) SupportsSignatures(context.Context) error {
-	return errors.New("signatures are artifacts of their own here")
-}
-
-func (destination) PutSignatures(_ context.Context, signatures [][]byte, _ *digest.Digest) error {
-	if len(signatures) == 0 {
-		return nil
-	}
-	return errors.New("signatures are artifacts of their own here")
-}
-
-func (destination) Commit(context.Context, types.UnparsedImage) error { return nil }

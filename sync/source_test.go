@@ -1,14 +1,17 @@
 package sync_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -316,5 +319,53 @@ func TestDockerArchive(t *testing.T) {
 		if _, err := open(t, nil, ref); !errors.Is(err, want) {
 			t.Errorf("open %s = %v, want %v", ref, err, want)
 		}
+	}
+}
+
+// TestDockerArchiveDamaged has a layer that is not the one that the config names.
+func TestDockerArchiveDamaged(t *testing.T) {
+	l := pullable(t)
+	dir := t.TempDir()
+	file, damaged := filepath.Join(dir, "saved.tar"), filepath.Join(dir, "damaged.tar")
+	skopeo(t, "copy", "oci:"+l.Dir()+":hello", "docker-archive:"+file+":example.org/team/hello:1.0")
+	in, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close() //nolint:errcheck // only read
+	out, err := os.Create(damaged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close() //nolint:errcheck // closed below, where it matters
+	r, w, layers := tar.NewReader(in), tar.NewWriter(out), 0
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg && filepath.Ext(h.Name) == ".tar" {
+			content[len(content)-1] = 1 // behind the end of the archive in it
+			layers++
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), out.Close()); err != nil || layers != 1 {
+		t.Fatalf("%d layers damaged, error %v", layers, err)
+	}
+	if _, err := open(t, nil, "docker-archive:"+damaged); !errors.Is(err, layout.ErrMismatch) || !strings.Contains(err.Error(), "layer sha256:") {
+		t.Errorf("open = %v, want the layer's mismatch", err)
 	}
 }

@@ -64,6 +64,12 @@ func StageTar(ctx context.Context, s *layout.Stage, path string, f compress.Form
 	return stageAnew(ctx, s, path, in, f)
 }
 
+// StageReader stages the tar archive that r holds, not compressed, as a layer in
+// format f. What is no tar archive, or ends early, is [layout.ErrInvalid].
+func StageReader(ctx context.Context, s *layout.Stage, r io.Reader, f compress.Format) (Layer, error) {
+	return stage(ctx, s, f, func(w io.Writer) error { return copyTar(w, r) })
+}
+
 // stageAnew stages the tar archive in, from the file path, in format f.
 func stageAnew(ctx context.Context, s *layout.Stage, path string, in *file, f compress.Format) (Layer, error) {
 	raw, err := compress.NewReader(in, in.format)
@@ -71,7 +77,7 @@ func stageAnew(ctx context.Context, s *layout.Stage, path string, in *file, f co
 		return Layer{}, fmt.Errorf("%s: %w", path, err)
 	}
 	defer raw.Close() //nolint:errcheck // only read
-	l, err := stage(ctx, s, f, func(w io.Writer) error { return copyTar(w, raw) })
+	l, err := StageReader(ctx, s, raw, f)
 	return l, named(path, err)
 }
 
