@@ -20,6 +20,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/cmdline"
+	_ "github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/firstheap" // its memory is there at once
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 )
