@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ type contender struct {
 	missing  string                          // why it cannot run
 	prepare  func(ctx context.Context) error // before each run, not measured; may be nil
 	commands func() [][]string               // run one after the other
+	status   int                             // what the commands exit with
 	samples  []sample
 	traffic  traffic // of one run, where a server counts it
 	less     bool    // it does less than the others: no goal
@@ -45,13 +47,18 @@ func now() time.Time {
 
 // measure runs commands one after the other.
 func (b *bench) measure(ctx context.Context, commands [][]string) (sample, error) {
+	return b.measureStatus(ctx, commands, 0)
+}
+
+// measureStatus is measure for commands that have to exit with status.
+func (b *bench) measureStatus(ctx context.Context, commands [][]string, status int) (sample, error) {
 	var s sample
 	start := now()
 	for _, args := range commands {
 		var stderr strings.Builder
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Env, cmd.Stderr, cmd.Dir = b.env, &stderr, b.dir
-		if err := cmd.Run(); err != nil {
+		if err := exited(cmd.Run(), status); err != nil {
 			return s, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 		}
 		s.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
@@ -61,6 +68,20 @@ func (b *bench) measure(ctx context.Context, commands [][]string) (sample, error
 	}
 	s.wall = now().Sub(start)
 	return s, nil
+}
+
+// exited returns nil if err, of a command that has ended, is the exit status want.
+func exited(err error, want int) error {
+	status := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		status = exit.ExitCode()
+	} else if err != nil {
+		return err
+	}
+	if status != want {
+		return fmt.Errorf("exit status %d, want %d", status, want)
+	}
+	return nil
 }
 
 // compete runs the contenders in turn, A B C A B C ..., so that what disturbs
@@ -84,7 +105,7 @@ func (b *bench) compete(ctx context.Context, dir string, rounds int, contenders 
 				return err
 			}
 			before, start := busyTime(), now()
-			s, err := b.measure(ctx, c.commands())
+			s, err := b.measureStatus(ctx, c.commands(), c.status)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
