@@ -138,13 +138,16 @@ func noOSVersion(_ context.Context, t *lint.Tree, report func(lint.Finding)) err
 
 func staleFlavor(_ context.Context, t *lint.Tree, report func(lint.Finding)) error {
 	return lintIndexes(t, func(n *lint.Node, builds []lintBuild) error {
-		for i, b := range builds {
+		first := map[string]lintBuild{}
+		for _, b := range builds {
 			flavor := b.name.Flavor()
-			first := slices.IndexFunc(builds, func(o lintBuild) bool { return o.name.Flavor() == flavor })
-			if flavor == "" || first == i || b.entry.Digest == builds[first].entry.Digest {
+			old, seen := first[flavor]
+			if !seen {
+				first[flavor] = b
+			}
+			if flavor == "" || !seen || b.entry.Digest == old.entry.Digest {
 				continue
 			}
-			old := builds[first]
 			f := n.Finding(old.entry.Digest)
 			f.Why = fmt.Sprintf("%s and %s are in one index: readers take the first", old.name, b.name)
 			f.Cure = n.Root.RemoveCommand(old.entry.Digest)
@@ -181,14 +184,15 @@ func newer(a, b string) bool {
 // as ADR 0035 has it, by the cname alone.
 func updatePrefix(_ context.Context, t *lint.Tree, report func(lint.Finding)) error {
 	return lintIndexes(t, func(n *lint.Node, builds []lintBuild) error {
-		var asked []string
+		asked := map[string]bool{}
+		choose := firstByPrefix(n.Entries)
 		for _, b := range builds {
 			for _, cname := range []string{b.name.Flavor(), b.name.CName} {
-				if cname == "" || slices.Contains(asked, cname) {
+				if cname == "" || asked[cname] {
 					continue
 				}
-				asked = append(asked, cname)
-				i := Update{CName: cname}.choose(n.Entries)
+				asked[cname] = true
+				i := choose(cname)
 				if i < 0 {
 					continue // the architecture stands in an annotation of its own
 				}
@@ -210,17 +214,41 @@ func updatePrefix(_ context.Context, t *lint.Tree, report func(lint.Finding)) er
 	})
 }
 
+// firstByPrefix returns what [Update] chooses among entries for a cname, as a
+// position, or -1. It sorts them once: an index of thousands is asked for each.
+func firstByPrefix(entries []ocispec.Descriptor) func(cname string) int {
+	names := make([]string, len(entries))
+	order := make([]int, len(entries))
+	for i, e := range entries {
+		names[i], order[i] = e.Annotations[annotationCName], i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+	return func(cname string) int {
+		at, _ := slices.BinarySearchFunc(order, cname, func(i int, s string) int { return strings.Compare(names[i], s) })
+		best := -1
+		for _, i := range order[at:] { // those that begin alike stand together
+			if !strings.HasPrefix(names[i], cname) {
+				break
+			}
+			if best < 0 || i < best {
+				best = i
+			}
+		}
+		return best
+	}
+}
+
 // updateFails asks for the flavors that have something to install.
 func updateFails(ctx context.Context, t *lint.Tree, report func(lint.Finding)) error {
 	return lintIndexes(t, func(n *lint.Node, builds []lintBuild) error {
-		var asked []string
+		asked := map[string]bool{}
 		for _, b := range builds {
 			flavor := b.name.Flavor()
-			if flavor == "" || slices.Contains(asked, flavor) || b.doc == nil ||
+			if flavor == "" || asked[flavor] || b.doc == nil ||
 				!slices.ContainsFunc(b.doc.Layers, func(l ocispec.Descriptor) bool { return l.MediaType == MediaTypeUKI }) {
 				continue
 			}
-			asked = append(asked, flavor)
+			asked[flavor] = true
 			o, err := Update{CName: flavor, Unsigned: true}.Take(ctx, t.Source, n.Desc, consumer.Ask{})
 			if err != nil {
 				return err

@@ -173,6 +173,20 @@ func TestRules(t *testing.T) {
 				{"null-value", lint.Error, a.Digest, "annotation cname is null (layers[0]):"},
 			}
 		}},
+		{"None behind an escape", func(m *sourcetest.Memory) []want {
+			config, layer := m.Put("a/b", "{}"), m.Put("a/c", "x")
+			a := m.Put(sourcetest.TypeManifest, fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"annotations":{"version":"\u004eone"},`+
+				`"config":{"mediaType":"a/b","digest":%q,"size":2},"layers":[{"mediaType":"a/c","digest":%q,"size":1}]}`, sourcetest.TypeManifest, config.Digest, layer.Digest))
+			m.Name("1.0", a)
+			return []want{{"null-value", lint.Error, a.Digest, "annotation version is None:"}}
+		}},
+		{"an empty mediaType", func(m *sourcetest.Memory) []want {
+			config, layer := m.Put("a/b", "{}"), m.Put("a/c", "x")
+			a := m.Put(sourcetest.TypeManifest, fmt.Sprintf(`{"schemaVersion":2,"mediaType":"",`+
+				`"config":{"mediaType":"a/b","digest":%q,"size":2},"layers":[{"mediaType":"a/c","digest":%q,"size":1}]}`, config.Digest, layer.Digest))
+			m.Name("1.0", a)
+			return []want{{"no-media-type", lint.Warning, a.Digest, "a manifest without mediaType"}}
+		}},
 		{"a tag None", func(m *sourcetest.Memory) []want {
 			a := files(m, "x")
 			m.Name("None", a)

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -178,6 +179,9 @@ func keyName(key string) string {
 
 func noMediaType(_ context.Context, t *Tree, report func(Finding)) error {
 	t.documents(func(n *Node) {
+		if n.Err == nil && saysMediaType(n.Document.Raw) {
+			return
+		}
 		var body struct {
 			MediaType string `json:"mediaType"`
 		}
@@ -196,11 +200,52 @@ func noMediaType(_ context.Context, t *Tree, report func(Finding)) error {
 	return nil
 }
 
+// saysMediaType tells whether a document that was read strictly has a field
+// mediaType that says something. It looks at the top level alone: to decode
+// thousands of documents takes longer than all other rules.
+func saysMediaType(raw []byte) bool {
+	depth := 0
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			from := i
+			for i++; i < len(raw) && raw[i] != '"'; i++ {
+				if raw[i] == '\\' {
+					i++
+				}
+			}
+			if depth != 1 || i >= len(raw) || string(raw[from:i+1]) != `"mediaType"` {
+				continue
+			}
+			if value, ok := bytes.CutPrefix(bytes.TrimLeft(raw[i+1:], " \t\r\n"), []byte(":")); ok {
+				value = bytes.TrimLeft(value, " \t\r\n")
+				return len(value) > 1 && value[0] == '"' && value[1] != '"'
+			}
+		}
+	}
+	return false
+}
+
+// mayBeNull tells whether raw could have a null or None: an escape could hide one.
+// Few documents need be decoded for that.
+func mayBeNull(raw []byte) bool {
+	for _, sign := range []string{"null", "None", `\u`} {
+		if bytes.Contains(raw, []byte(sign)) {
+			return true
+		}
+	}
+	return false
+}
+
 // nullValue finds what programs write that have no value and do not notice.
 func nullValue(_ context.Context, t *Tree, report func(Finding)) error {
 	t.documents(func(n *Node) {
 		var v any
-		if json.Unmarshal(n.Document.Raw, &v) != nil {
+		if !mayBeNull(n.Document.Raw) || json.Unmarshal(n.Document.Raw, &v) != nil {
 			return
 		}
 		for _, what := range nulls(v, "") {
