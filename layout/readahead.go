@@ -30,7 +30,7 @@ type future struct {
 // are read at once, some before they are asked for. end has to be called when
 // no more are wanted; it waits for what is under way.
 func (w *walker) readAhead(parents, descs []ocispec.Descriptor) (read func(i int) (*Document, error), end func()) {
-	plain := func(i int) (*Document, error) { return ReadDocument(w.ctx, w.src, descs[i]) }
+	plain := func(i int) (*Document, error) { return w.opts.Read(w.ctx, descs[i]) }
 	if len(descs) < aheadLeast || w.opts.indexesOnly || len(parents) >= w.opts.MaxDepth {
 		return plain, func() {}
 	}
@@ -57,7 +57,7 @@ func (w *walker) readAhead(parents, descs []ocispec.Descriptor) (read func(i int
 				defer close(f.done)
 				slots <- struct{}{}
 				defer func() { <-slots }()
-				f.doc, f.err = ReadDocument(ctx, w.src, desc)
+				f.doc, f.err = w.opts.Read(ctx, desc)
 			})
 		}
 	}

@@ -117,6 +117,9 @@ func Referrers(ctx context.Context, src Source, d digest.Digest) ([]Referrer, er
 // A ReferrerSet finds referrers in one source, which it reads once. It may not
 // be shared between goroutines.
 type ReferrerSet struct {
+	// Read is as in [WalkOptions].
+	Read func(ctx context.Context, desc ocispec.Descriptor) (*Document, error)
+
 	src  Source
 	all  map[digest.Digest][]Referrer
 	read bool
@@ -163,7 +166,7 @@ func (s *ReferrerSet) scan(ctx context.Context) error {
 		}
 	}
 	types := map[digest.Digest]string{}
-	for n, err := range Walk(ctx, s.src, roots, &WalkOptions{NoSubjects: true, DocumentsOnly: true, Sparse: true, KeepGoing: true}) {
+	for n, err := range Walk(ctx, s.src, roots, &WalkOptions{NoSubjects: true, DocumentsOnly: true, Sparse: true, KeepGoing: true, Read: s.Read}) {
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}

@@ -53,6 +53,9 @@ type WalkOptions struct {
 	DocumentsOnly bool // configs, layers and other leaves are not yielded
 	MaxDepth      int  // documents above one another; 0 means DefaultMaxDepth
 	MaxDocuments  int  // 0 means DefaultMaxDocuments
+	// Read takes the place of [ReadDocument], several times at once: for who reads
+	// the same documents for more than one end.
+	Read func(ctx context.Context, desc ocispec.Descriptor) (*Document, error)
 
 	indexesOnly bool // manifests are not read either
 	ahead       int  // documents read at once; 0 means four times the processors
@@ -80,6 +83,11 @@ func Walk(ctx context.Context, src Source, roots []ocispec.Descriptor, opts *Wal
 		}
 		if w.opts.MaxDocuments == 0 {
 			w.opts.MaxDocuments = DefaultMaxDocuments
+		}
+		if w.opts.Read == nil {
+			w.opts.Read = func(ctx context.Context, desc ocispec.Descriptor) (*Document, error) {
+				return ReadDocument(ctx, src, desc)
+			}
 		}
 		w.children(nil, roots, RoleEntry)
 	}

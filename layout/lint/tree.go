@@ -42,6 +42,8 @@ type Node struct {
 // LoadOptions changes what Load does. Nil is the zero value.
 type LoadOptions struct {
 	Sparse bool // members of indexes that the source lacks are left out
+	// Read is as in [layout.WalkOptions].
+	Read func(ctx context.Context, desc ocispec.Descriptor) (*layout.Document, error)
 }
 
 // Load reads the tree below what refName and d name; see [layout.Resolve].
@@ -67,7 +69,7 @@ func Load(ctx context.Context, src layout.Source, refName string, d digest.Diges
 		i := slices.IndexFunc(t.Roots, func(r *Root) bool { return r.Desc.Digest == desc.Digest })
 		if i < 0 {
 			r := &Root{Desc: desc, byDigest: map[digest.Digest]*Node{}}
-			if err := r.load(ctx, src, opts.Sparse); err != nil {
+			if err := r.load(ctx, src, opts); err != nil {
 				return nil, err
 			}
 			i = len(t.Roots)
@@ -80,8 +82,8 @@ func Load(ctx context.Context, src layout.Source, refName string, d digest.Diges
 	return t, nil
 }
 
-func (r *Root) load(ctx context.Context, src layout.Source, sparse bool) error {
-	opts := &layout.WalkOptions{Sparse: sparse, KeepGoing: true, NoSubjects: true, DocumentsOnly: true}
+func (r *Root) load(ctx context.Context, src layout.Source, o *LoadOptions) error {
+	opts := &layout.WalkOptions{Sparse: o.Sparse, Read: o.Read, KeepGoing: true, NoSubjects: true, DocumentsOnly: true}
 	for n, err := range layout.Walk(ctx, src, []ocispec.Descriptor{r.Desc}, opts) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

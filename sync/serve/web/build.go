@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,13 +24,14 @@ func (k *Knowledge) build(ctx context.Context, src layout.Source, index *layout.
 		}
 	}
 	var findings []lint.Finding
+	docs := &documents{src: src, read: map[documentKey]*reading{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		s, err = k.read(ctx, src, index.Entries())
+		s, err = k.read(ctx, src, index.Entries(), docs)
 		return err
 	})
 	g.Go(func() (err error) {
-		findings, err = runRules(ctx, src, k.Rules)
+		findings, err = runRules(ctx, src, k.Rules, docs)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -45,12 +47,57 @@ func (k *Knowledge) build(ctx context.Context, src layout.Source, index *layout.
 	return s, nil
 }
 
+// documents are read once for what a page lists, for what refers to what, and for
+// lint.
+type documents struct {
+	src  layout.Source
+	mu   sync.Mutex
+	read map[documentKey]*reading
+}
+
+type documentKey struct {
+	digest    digest.Digest
+	size      int64
+	mediaType string
+}
+
+type reading struct {
+	once sync.Once
+	doc  *layout.Document
+	err  error
+}
+
+// document is layout.ReadDocument.
+func (d *documents) document(ctx context.Context, desc ocispec.Descriptor) (*layout.Document, error) {
+	if desc.Data != nil {
+		return layout.ReadDocument(ctx, d.src, desc) // what it embeds need not be what others do
+	}
+	key := documentKey{desc.Digest, desc.Size, desc.MediaType}
+	d.mu.Lock()
+	r := d.read[key]
+	if r == nil {
+		r = &reading{}
+		d.read[key] = r
+	}
+	d.mu.Unlock()
+	r.once.Do(func() { r.doc, r.err = layout.ReadDocument(ctx, d.src, desc) })
+	if errors.Is(r.err, context.Canceled) && ctx.Err() == nil {
+		return layout.ReadDocument(ctx, d.src, desc) // the other walk has ended
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	own := *r.doc
+	own.Descriptor = desc
+	return &own, nil
+}
+
 // runRules returns what the rules find.
-func runRules(ctx context.Context, src layout.Source, rules []lint.Rule) ([]lint.Finding, error) {
+func runRules(ctx context.Context, src layout.Source, rules []lint.Rule, docs *documents) ([]lint.Finding, error) {
 	if len(rules) == 0 {
 		return nil, nil
 	}
-	tree, err := lint.Load(ctx, src, "", "", &lint.LoadOptions{Sparse: true})
+	tree, err := lint.Load(ctx, src, "", "", &lint.LoadOptions{Sparse: true, Read: docs.document})
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +105,9 @@ func runRules(ctx context.Context, src layout.Source, rules []lint.Rule) ([]lint
 }
 
 // read reads the documents below entries.
-func (k *Knowledge) read(ctx context.Context, src layout.Source, entries []ocispec.Descriptor) (*snapshot, error) {
+func (k *Knowledge) read(ctx context.Context, src layout.Source, entries []ocispec.Descriptor, docs *documents) (*snapshot, error) {
 	s := &snapshot{byDigest: map[digest.Digest]*document{}, uses: map[digest.Digest]int32{}}
-	opts := &layout.WalkOptions{KeepGoing: true, Sparse: true, DocumentsOnly: true, MaxDocuments: maxDocuments}
+	opts := &layout.WalkOptions{KeepGoing: true, Sparse: true, DocumentsOnly: true, MaxDocuments: maxDocuments, Read: docs.document}
 	named := 0
 	for n, err := range layout.Walk(ctx, src, entries, opts) {
 		if ctx.Err() != nil {
@@ -98,7 +145,7 @@ func (k *Knowledge) read(ctx context.Context, src layout.Source, entries []ocisp
 		}
 	}
 	s.count()
-	return s, s.refer(ctx, src)
+	return s, s.refer(ctx, src, docs)
 }
 
 func (s *snapshot) add(d *document) {
@@ -251,8 +298,9 @@ func (s *snapshot) below(d *document, fn func(*document)) {
 }
 
 // refer finds out what refers to what.
-func (s *snapshot) refer(ctx context.Context, src layout.Source) error {
+func (s *snapshot) refer(ctx context.Context, src layout.Source, docs *documents) error {
 	set := layout.NewReferrerSet(src)
+	set.Read = docs.document
 	for _, d := range s.documents {
 		found, err := set.Of(ctx, d.desc.Digest)
 		if errors.Is(err, layout.ErrNotFound) || errors.Is(err, layout.ErrInvalid) || errors.Is(err, layout.ErrMismatch) {

@@ -209,7 +209,7 @@ func newLarge(t testing.TB, n int) *garden {
 // hostileTexts are what no page may run or be fooled by.
 var hostileTexts = []string{
 	`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `javascript:alert(1)`, `</script></style></title><svg onload=alert(1)>`,
-	`' onmouseover='alert(1)`, "left\u202etfel", "zero\u200bwidth", "bell\a nul\x00 line\nend", `{{.}}`, `${alert(1)}`, "\u2028x", "]]>", "<!--",
+	`' onmouseover='alert(1)`, "left\u202etfel", "zero\u200bwidth", "bell\a nul\x00 line\nend", `</noscript><img src=x onerror=alert(1)>`, `{{.}}`, `${alert(1)}`, "\u2028x", "]]>", "<!--",
 }
 
 // newHostile has them in every place that takes text.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 const (
 	maxRows     = 5000
 	firstRows   = 200 // that are not folded
+	tableRows   = 40  // in one table
 	maxVersions = 500
 	maxOthers   = 500
 	maxFindings = 200
@@ -96,32 +98,48 @@ type matrixView struct {
 	ByName  bool // lines of several versions
 }
 
-// A matrixTable is a part of a matrix: the first lines, or those that are folded,
-// so that a browser need not lay out thousands before it shows any.
+// A matrixTable is some lines of a matrix. Those that are folded stand in a noscript
+// element, so that a browser with scripts need not make thousands of elements
+// before it shows any: the script unpacks them when it has nothing else to do, or
+// when they are wanted. No such element can be in another one.
 type matrixTable struct {
-	Top     bool
+	Label   string
 	Columns []string
 	Rows    []matrixRow
 }
 
 // First returns the lines that are shown at once.
-func (m *matrixView) First() matrixTable {
-	return matrixTable{true, m.Columns, m.Rows[:min(firstRows, len(m.Rows))]}
+func (m *matrixView) First() []matrixTable {
+	return m.tables(0, min(firstRows, len(m.Rows)))
 }
 
-// Rest returns the others; nil if there are none.
-func (m *matrixView) Rest() *matrixTable {
-	if len(m.Rows) <= firstRows {
-		return nil
+// Rest returns the others.
+func (m *matrixView) Rest() []matrixTable {
+	return m.tables(min(firstRows, len(m.Rows)), len(m.Rows))
+}
+
+// Folded is how many lines Rest has.
+func (m *matrixView) Folded() int { return max(0, len(m.Rows)-firstRows) }
+
+// tables cuts lines into tables: of those that are not on the screen a browser
+// lays out nothing.
+func (m *matrixView) tables(from, to int) []matrixTable {
+	var list []matrixTable
+	for rows := range slices.Chunk(m.Rows[from:to], tableRows) {
+		t := matrixTable{"Manifests", m.Columns, rows}
+		if len(m.Rows) > tableRows {
+			t.Label = fmt.Sprintf("Manifests, lines %s to %s", count(from+1), count(from+len(rows)))
+		}
+		from += len(rows)
+		list = append(list, t)
 	}
-	return &matrixTable{false, m.Columns, m.Rows[firstRows:]}
+	return list
 }
 
 type matrixRow struct {
 	Name     string
 	Version  string
 	Features []string
-	Find     string // what the script searches
 	Cells    [][]cell
 }
 
@@ -133,7 +151,7 @@ type cell struct {
 	SBOM   bool
 	Bad    bool
 	Size   string
-	Label  string // for those who do not see the marks
+	Label  string // what the marks say, and the size
 }
 
 type findingView struct {
@@ -144,7 +162,8 @@ type findingsView struct {
 	Errors, Warnings, Infos int
 	List                    []findingView // the first of them
 	Rest                    []findingView
-	More                    int // that are not shown
+	Packed                  bool // the rest, as in matrixTable
+	More                    int  // that are not shown
 }
 
 // value is how a version is asked for.
@@ -276,12 +295,18 @@ func (s *snapshot) overview(f frame, q query) *overviewView {
 	roots := s.versions()
 	chosen, name := s.choose(q)
 	v.Query.Version = name
-	s.versionViews(v, roots, chosen)
+	s.makeEntries.Do(func() { s.entries = s.versionViews(roots) })
+	for i, r := range s.entries {
+		r.Selected = len(chosen) == 1 && chosen[0] == roots[i]
+		v.Versions = append(v.Versions, r)
+		v.Choices.Versions = append(v.Choices.Versions, r.Value)
+	}
 	all := s.list(chosen)
 	v.choices(all)
 	v.matrix(all, len(chosen) > 1)
 	v.Picture = s.picture(all, q)
 	v.Findings = s.findingsView(v.L(), s.findings)
+	v.Findings.Packed = true
 	s.others(v)
 	if s.truncated {
 		v.Truncated = maxDocuments
@@ -309,7 +334,8 @@ func plural(n int, one, many string) string {
 	return many
 }
 
-func (s *snapshot) versionViews(v *overviewView, roots, chosen []*document) {
+func (s *snapshot) versionViews(roots []*document) []versionView {
+	var list []versionView
 	// What only one entry reaches is its own.
 	reach := map[digest.Digest]int{}
 	blobs := make([]map[digest.Digest]int64, len(roots))
@@ -332,7 +358,7 @@ func (s *snapshot) versionViews(v *overviewView, roots, chosen []*document) {
 		}
 		r := versionView{
 			Names: clean(root.refNames), Digest: string(root.desc.Digest), Short: short(string(root.desc.Digest)), Kind: string(root.role),
-			Signed: root.signed(), Value: root.value(), Selected: len(chosen) == 1 && chosen[0] == root,
+			Signed: root.signed(), Value: root.value(),
 			Findings: len(s.byFinding[root.desc.Digest]),
 		}
 		s.below(root, func(d *document) {
@@ -347,9 +373,9 @@ func (s *snapshot) versionViews(v *overviewView, roots, chosen []*document) {
 			}
 		}
 		r.Size, r.Own = show.Size(size), show.Size(own)
-		v.Versions = append(v.Versions, r)
-		v.Choices.Versions = append(v.Choices.Versions, root.value())
+		list = append(list, r)
 	}
+	return list
 }
 
 func (v *overviewView) choices(all []listed) {
@@ -422,7 +448,6 @@ func (v *overviewView) matrix(all []listed, several bool) {
 			at := slices.Index(m.Columns, d.arch)
 			r.Cells[at] = append(r.Cells[at], v.cell(d))
 		}
-		r.Find = strings.ToLower(r.Name + " " + r.Version + " " + strings.Join(r.Features, " "))
 		m.Rows = append(m.Rows, r)
 	}
 	for i, c := range m.Columns {
@@ -445,6 +470,7 @@ func (v *overviewView) cell(d *document) cell {
 	if c.SBOM {
 		c.Label += ", SBOM"
 	}
+	c.Label += ", " + c.Size
 	return c
 }
 

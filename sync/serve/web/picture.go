@@ -56,6 +56,7 @@ func (s *snapshot) picture(all []listed, q query) pictureView {
 	index := map[string]int{}
 	var names []string
 	has := []map[digest.Digest]bool{}
+	kindsOf := map[string]string{} // by media type: few for many layers
 	for _, l := range all {
 		if !q.fits(l) || l.doc.absent {
 			continue
@@ -77,7 +78,12 @@ func (s *snapshot) picture(all []listed, q query) pictureView {
 			has[i][d] = true
 		}
 		for _, layer := range l.doc.layers {
-			take(layer.Digest, layer.Size, kindOf(layer.MediaType))
+			kind, ok := kindsOf[layer.MediaType]
+			if !ok {
+				kind = kindOf(layer.MediaType)
+				kindsOf[layer.MediaType] = kind
+			}
+			take(layer.Digest, layer.Size, kind)
 		}
 		if l.doc.config != nil {
 			take(l.doc.config.Digest, l.doc.config.Size, "manifests and configs")

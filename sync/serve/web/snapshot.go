@@ -33,6 +33,9 @@ type snapshot struct {
 	truncated bool
 	findings  []lint.Finding
 	byFinding map[digest.Digest][]lint.Finding
+
+	entries     []versionView // the first of versions
+	makeEntries sync.Once
 }
 
 // A document is an index or manifest, as far as pages list it.

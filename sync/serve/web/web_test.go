@@ -326,7 +326,7 @@ func TestSearch(t *testing.T) {
 		if !strings.HasPrefix(have, want) {
 			t.Errorf("%q: %q, want %q", query, have, want)
 		}
-		if rows := strings.Count(body, "<tr data-find="); strings.HasPrefix(want, "0 ") != (rows == 0) {
+		if rows := strings.Count(body, `class="cell `); strings.HasPrefix(want, "0 ") != (rows == 0) {
 			t.Errorf("%q: %d rows", query, rows)
 		}
 	}
@@ -450,5 +450,39 @@ func TestDamaged(t *testing.T) {
 	defer resp.Body.Close()
 	if n, err := io.Copy(io.Discard, resp.Body); err == nil {
 		t.Errorf("a large one: %s, %d bytes and no error", resp.Status, n)
+	}
+}
+
+// What is folded and large stands in noscript elements, which a browser with
+// scripts takes for text up to the first end tag: none may be in another one.
+func TestPacked(t *testing.T) {
+	_, large := get(t, start(t, web.Repository{Name: "large", Source: newLarge(t, 2*201)}).URL+"/r/large")
+	_, hostile := get(t, start(t, web.Repository{Name: "hostile", Source: newHostile(t, hostileTexts)}).URL+"/r/hostile")
+	for name, page := range map[string]string{
+		"large": large, "hostile": hostile,
+		"report": string(report(t, newGarden(t))), "hostile report": string(report(t, newHostile(t, hostileTexts))),
+	} {
+		packed := 0
+		for _, tag := range regexp.MustCompile(`(?i)</?noscript`).FindAllString(page, -1) {
+			if want := []string{"<noscript", "</noscript"}[packed%2]; tag != want {
+				t.Errorf("%s: tag %d is %s, want %s", name, packed, tag, want)
+			}
+			packed++
+		}
+		if packed == 0 || packed%2 != 0 {
+			t.Errorf("%s: %d tags", name, packed)
+		}
+	}
+	if first, _, _ := strings.Cut(large, "<noscript>"); strings.Contains(first, "kvm-flavor200_") || !strings.Contains(large, "kvm-flavor200_") {
+		t.Error("the last line is not folded")
+	}
+}
+
+// What a page lists, what refers to what, and lint read each document once.
+func TestReadOnce(t *testing.T) {
+	src := &counter{garden: newLarge(t, 300)}
+	get(t, start(t, web.Repository{Name: "large", Source: src}).URL+"/r/large")
+	if src.blobs < 301 || src.blobs > 350 {
+		t.Errorf("%d reads of 301 documents", src.blobs)
 	}
 }

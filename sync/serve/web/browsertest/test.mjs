@@ -59,7 +59,10 @@ async function kinds() {
 }
 
 // unfold opens so many of what is folded.
-const unfold = (page, most) => page.evaluate((n) => { for (const d of [...document.querySelectorAll("details")].slice(0, n)) d.open = true; }, most);
+const unfold = async (page, most) => {
+  await page.evaluate((n) => { for (const d of [...document.querySelectorAll("details")].slice(0, n)) d.open = true; }, most);
+  await page.locator("details[open] > noscript").first().waitFor({ state: "detached" }); // unpacked
+};
 
 async function check(name, fn) {
   if (SHOTS && name !== "screenshots") return;
@@ -206,6 +209,12 @@ try {
     await has(page, ".tiles", /manifests differ/);
     await to(page, `file://${FILES}/report.html`);
     await has(page, "main", /ali-gardener_prod/);
+    await page.click("details.document summary");
+    assert.ok(await page.locator("details.document h3").first().isVisible());
+    await to(page, "/r/large");
+    assert.equal(await page.locator(".matrix tbody tr:visible").count(), 200);
+    await page.click("#matrix-more summary");
+    assert.equal(await page.locator(".matrix tbody tr:visible").count(), 1000);
     await sound(page);
   });
 
@@ -261,6 +270,14 @@ try {
       assert.equal(await page.locator(".matrix tbody tr:visible").count(), 1000);
       await sound(page);
     }
+    const page = await open(); // what is folded is there for those who search the page, and for links to it
+    await to(page, "/r/large");
+    await page.locator("details > noscript").first().waitFor({ state: "detached" });
+    assert.equal(await page.locator(".matrix tbody tr").count(), 1000);
+    await to(page, `file://${FILES}/report.html`);
+    const link = await page.locator("#matrix a.cell").last().getAttribute("href");
+    await to(page, `file://${FILES}/report.html${link}`);
+    await page.locator(`details[open] ${link}`).waitFor();
     console.log(`   2,000 manifests: ${times.join(", ")} ms until loaded`);
     if (TIMES) assert.ok(Math.max(...times) < 1000, `${times} ms`);
   });
