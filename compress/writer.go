@@ -53,7 +53,7 @@ func NewWriter(w io.Writer, f Format, level int) (io.WriteCloser, error) {
 		if level < 1 || level > 9 {
 			return nil, fmt.Errorf("%w: gzip has no level %d", ErrUnsupported, level)
 		}
-		return newGzipWriter(w, level)
+		return newGzipWriter(w, level, gzipBlock)
 	case Zstd:
 		if level == 0 {
 			level = DefaultZstdLevel
@@ -78,14 +78,14 @@ type gzipWriter struct {
 	closed bool
 }
 
-func newGzipWriter(w io.Writer, level int) (*gzipWriter, error) {
+func newGzipWriter(w io.Writer, level, block int) (*gzipWriter, error) {
 	out := &latch{w: w}
 	gz, err := pgzip.NewWriterLevel(out, level)
 	if err != nil {
 		return nil, err
 	}
 	// The number of blocks in flight does not reach the bytes, their size does.
-	if err := gz.SetConcurrency(gzipBlock, min(runtime.GOMAXPROCS(0), maxGzipBlocks)); err != nil {
+	if err := gz.SetConcurrency(block, min(runtime.GOMAXPROCS(0), maxGzipBlocks)); err != nil {
 		return nil, err
 	}
 	gz.ModTime = time.Unix(0, 0) // the zero Time would be written as garbage

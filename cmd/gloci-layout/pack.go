@@ -31,7 +31,7 @@ func newPackCommand(e *env) *cli.Command {
 			"With --base FILE.oci is a delta: it holds only what the base lacks, and names what it expects there. " +
 			"The base is a source, or what inventory has written of one; given more than once, all of them together. " +
 			"A base that is a delta counts as the whole that it makes. " +
-			"With --delta-blobs a changed layer is compared with what the base has in its place, which then has to have content, and with other layers, so that what several of them have is stored once. " +
+			"With --delta-blobs a changed layer is compared with what the base has in its place, which then has to have content, and with other layers, so that what several of them have is stored once; layers in gzip and zstd uncompressed, if compressing them again gives the same bytes. " +
 			"verify, unpack, merge and all commands that read take a delta with --base SOURCE.\n\n" +
 			"With --docker there is a manifest.json too, for docker load, with the container images under their ref names; " +
 			"a ref name that is no full name, such as host/repo:tag, becomes NAME:latest. Artifacts stay in the archive, and docker load does not see them.\n\n" + sourceHelp,

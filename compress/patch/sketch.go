@@ -18,7 +18,6 @@ const (
 // same wherever in a file these stand. It needs 16 KiB and a thousandth of the
 // size of the file, and never more than 1 MiB.
 type Sketch struct {
-	size    int64
 	shift   int // one of 2^shift windows is a sample: those whose hash begins with so many zeros
 	hash    uint64
 	n       int64
@@ -29,7 +28,7 @@ type Sketch struct {
 // NewSketch returns a sketch of a file of about size bytes.
 func NewSketch(size int64) *Sketch {
 	want := max(1, min(size/smallSample, smallSamples+size/largeSample, maxSamples))
-	return &Sketch{size: size, shift: bits.Len64(uint64(max(size, 1)/want - 1)), most: int(2*want) + 64}
+	return &Sketch{shift: bits.Len64(uint64(max(size, 1)/want - 1)), most: int(2*want) + 64}
 }
 
 // Write takes samples of b.
@@ -151,7 +150,7 @@ func (c *Chooser) Choose(file int, chosen []int, n int, may func(file int) bool)
 				counts[c.samples[at].file]++
 			}
 		}
-		best, most := -1, max(s.size/256, 4<<10)-1
+		best, most := -1, max(s.n/256, 4<<10)-1
 		for i, count := range counts {
 			bytes := int64(count) << max(shift, c.sketches[i].shift)
 			if count < 4 || bytes < most || bytes == most && (best < 0 || int(i) > best) || int(i) == file || !may(int(i)) {

@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"pgregory.net/rapid"
 
+	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
 	"github.com/gardenlinux/gloci-layout/layout/delta"
@@ -325,7 +326,10 @@ func TestDeltaProperties(t *testing.T) {
 		dir, err := os.MkdirTemp(memory, "gloci-delta-")
 		must(t, err)
 		defer os.RemoveAll(dir)
-		layers := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "b", "c", large(1), large(2), large(3), large(3) + news(1), news(1)}), 0, 4)
+		layers := rapid.SliceOfN(rapid.SampledFrom([]string{
+			"", "a", "b", "c", large(1), large(2), large(3), large(3) + news(1), news(1),
+			compressed(t, compress.Gzip, large(1)), compressed(t, compress.Gzip, large(2)), compressed(t, compress.Zstd, large(2)), foreign(t, large(1)),
+		}), 0, 4)
 		artifacts := rapid.SliceOfN(layers, 0, 4)
 		a := newLayout(t, filepath.Join(dir, "a"), artifacts.Draw(t, "a")...)
 		defer a.Close()

@@ -15,6 +15,7 @@ package delta
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,11 +24,16 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
-// MediaType is the mediaType of the description of a delta (docs/format.md).
-const MediaType = "application/vnd.gardenlinux.gloci-layout.delta.v2+json"
+// MediaType is the mediaType of the description of a delta (docs/format.md), and
+// MediaTypeRecipes that of one which looks into compressed blobs.
+const (
+	MediaType        = "application/vnd.gardenlinux.gloci-layout.delta.v2+json"
+	MediaTypeRecipes = "application/vnd.gardenlinux.gloci-layout.delta.v3+json"
+)
 
 // MaxPieces is how many blobs a patch may copy from, and how many patches may
 // need one another in a row.
@@ -52,6 +58,37 @@ type Patch struct {
 	Base            []layout.BlobInfo // blobs of the base
 	Own             []layout.BlobInfo // blobs that the delta has, whole or as patches
 	Patch           layout.BlobInfo   // the member that says how
+	// Uncompressed are those of Base and Own of which the content is taken, not the
+	// compressed bytes: their digests, and how many bytes that content has. Sorted
+	// by digest.
+	Uncompressed []layout.BlobInfo
+	// Recipe says how the blob is compressed, if what the patch makes is not the
+	// blob but its content. Nil: it is the blob.
+	Recipe *Recipe
+}
+
+// A Recipe is how content becomes a compressed blob; see [compress.Recipe].
+type Recipe struct {
+	compress.Recipe
+	Content layout.BlobInfo // what is compressed
+}
+
+// content returns how many bytes the content of the piece d has; 0 means that its
+// bytes are taken as they are.
+func (p *Patch) content(d digest.Digest) int64 {
+	i, ok := slices.BinarySearchFunc(p.Uncompressed, d, compareDigest)
+	if !ok {
+		return 0
+	}
+	return p.Uncompressed[i].Size
+}
+
+// made returns what the patch makes: the blob, or its content.
+func (p *Patch) made() layout.BlobInfo {
+	if p.Recipe != nil {
+		return p.Recipe.Content
+	}
+	return p.BlobInfo
 }
 
 // A Carrier is a source that may be a delta: an archive.
@@ -118,18 +155,26 @@ type descriptionDocument struct {
 }
 
 type patchJSON struct {
-	Digest digest.Digest `json:"digest"`
-	Size   int64         `json:"size"`
-	Base   []blob        `json:"base"`
-	Own    []blob        `json:"own"`
-	Patch  blob          `json:"patch"`
+	Digest       digest.Digest `json:"digest"`
+	Size         int64         `json:"size"`
+	Base         []blob        `json:"base"`
+	Own          []blob        `json:"own"`
+	Patch        blob          `json:"patch"`
+	Uncompressed []blob        `json:"uncompressed,omitempty"`
+	Recipe       *recipeJSON   `json:"recipe,omitempty"`
 }
 
 // Bytes returns the description as a document, in its one form.
 func (d *Description) Bytes() []byte {
 	doc := descriptionDocument{MediaType: MediaType, Index: blob(d.Index), Bases: toBlobs(d.Bases), Blobs: toBlobs(d.Expected), Patches: make([]patchJSON, len(d.Patches))}
 	for i, p := range d.Patches {
-		doc.Patches[i] = patchJSON{Digest: p.Digest, Size: p.Size, Base: toBlobs(p.Base), Own: toBlobs(p.Own), Patch: blob(p.Patch)}
+		doc.Patches[i] = patchJSON{
+			Digest: p.Digest, Size: p.Size, Base: toBlobs(p.Base), Own: toBlobs(p.Own), Patch: blob(p.Patch),
+			Uncompressed: toBlobs(p.Uncompressed), Recipe: p.Recipe.json(),
+		}
+		if p.Recipe != nil || len(p.Uncompressed) > 0 {
+			doc.MediaType = MediaTypeRecipes
+		}
 	}
 	return encode(doc)
 }
@@ -146,14 +191,16 @@ func Parse(raw []byte) (*Description, error) {
 
 func parse(raw []byte) (*Description, error) {
 	var doc descriptionDocument
-	if err := decode(raw, MediaType, &doc); err != nil {
+	if err := decode(raw, &doc, MediaType, MediaTypeRecipes); err != nil {
 		return nil, err
 	}
 	d := &Description{Index: layout.BlobInfo(doc.Index), Bases: toInfos(doc.Bases), Expected: toInfos(doc.Blobs)}
 	errs := []error{checkInfo(d.Index), checkInfos(d.Bases), checkInfos(d.Expected)}
 	for i, j := range doc.Patches {
-		p := Patch{BlobInfo: layout.BlobInfo{Digest: j.Digest, Size: j.Size}, Base: toInfos(j.Base), Own: toInfos(j.Own), Patch: layout.BlobInfo(j.Patch)}
-		errs = append(errs, checkInfo(p.BlobInfo), p.checkPieces(d), checkInfo(p.Patch))
+		p := Patch{BlobInfo: layout.BlobInfo{Digest: j.Digest, Size: j.Size}, Base: toInfos(j.Base), Own: toInfos(j.Own), Patch: layout.BlobInfo(j.Patch), Uncompressed: toInfos(j.Uncompressed)}
+		var err error
+		p.Recipe, err = j.Recipe.recipe()
+		errs = append(errs, err, checkInfo(p.BlobInfo), p.checkContents(), p.checkPieces(d), checkInfo(p.Patch))
 		switch {
 		case i > 0 && d.Patches[i-1].Digest >= p.Digest:
 			errs = append(errs, fmt.Errorf("patch of %s: digests are not sorted", p.Digest))
@@ -188,10 +235,11 @@ func (p *Patch) checkPieces(d *Description) error {
 			return fmt.Errorf("patch of %s: made of %s, twice or of itself", p.Digest, info.Digest)
 		}
 		seen[info.Digest] = true
-		if info.Size > maxPieceBytes-size {
+		n := cmp.Or(p.content(info.Digest), info.Size)
+		if n > maxPieceBytes-size {
 			return fmt.Errorf("patch of %s: made of more than %d bytes", p.Digest, int64(maxPieceBytes))
 		}
-		size += info.Size
+		size += n
 	}
 	for _, info := range p.Own {
 		if _, ok := slices.BinarySearchFunc(d.Expected, info.Digest, compareDigest); ok {
@@ -225,6 +273,9 @@ func (d *Description) checkChains() error {
 			}
 			if q.Size != own.Size {
 				return 0, fmt.Errorf("patch of %s: %s has %d bytes, not %d", p.Digest, q.Digest, q.Size, own.Size)
+			}
+			if n := p.content(own.Digest); n > 0 && q.Recipe != nil && q.Recipe.Content.Size != n {
+				return 0, fmt.Errorf("patch of %s: the content of %s has %d bytes, not %d", p.Digest, q.Digest, q.Recipe.Content.Size, n)
 			}
 			below, err := depth(q)
 			if err != nil {

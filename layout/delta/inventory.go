@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -147,7 +148,7 @@ func (v *Inventory) Bytes() []byte {
 // [layout.ErrInvalid].
 func ParseInventory(raw []byte) (*Inventory, error) {
 	var doc inventoryDocument
-	if err := decode(raw, MediaTypeInventory, &doc); err != nil {
+	if err := decode(raw, &doc, MediaTypeInventory); err != nil {
 		return nil, fmt.Errorf("%w inventory: %w", layout.ErrInvalid, err)
 	}
 	v := &Inventory{Indexes: toInfos(doc.Indexes), Blobs: toInfos(doc.Blobs)}
@@ -219,9 +220,9 @@ func encode(doc any) []byte {
 	return b.Bytes()
 }
 
-// decode reads a document into doc. What encoding/json is lenient about, such as
+// decode reads a document of one of mediaTypes into doc. What encoding/json is lenient about, such as
 // the case of names, is found by encoding it again.
-func decode(raw []byte, mediaType string, doc any) error {
+func decode(raw []byte, doc any, mediaTypes ...string) error {
 	if len(raw) > MaxDocument {
 		return fmt.Errorf("more than %d bytes", MaxDocument)
 	}
@@ -231,8 +232,8 @@ func decode(raw []byte, mediaType string, doc any) error {
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return err
 	}
-	if head.MediaType != mediaType {
-		return fmt.Errorf("mediaType %.100q, want %s", head.MediaType, mediaType)
+	if !slices.Contains(mediaTypes, head.MediaType) {
+		return fmt.Errorf("mediaType %.100q, want %s", head.MediaType, strings.Join(mediaTypes, " or "))
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

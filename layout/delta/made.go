@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -16,10 +17,18 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
-// kept are the blobs that are made of patches and needed for other patches: each
-// is made once, into a file without a name.
+// A form is what a patch takes of a blob: its bytes, or the content that is
+// compressed in them.
+type form struct {
+	digest  digest.Digest
+	content bool
+}
+
+// kept are the blobs that are made of patches and needed for other patches, and
+// the contents that several patches need: each is made once, into a file without a
+// name.
 type kept struct {
-	slots map[digest.Digest]chan *os.File // holds one, nil at first; who has it may make it
+	slots map[form]chan *os.File // holds one, nil at first; who has it may make it
 
 	mu     sync.Mutex
 	files  []*os.File
@@ -27,27 +36,31 @@ type kept struct {
 }
 
 func newKept(d *Description) *kept {
-	k := &kept{slots: map[digest.Digest]chan *os.File{}}
+	k := &kept{slots: map[form]chan *os.File{}}
+	uses := map[form]int{}
 	for _, p := range d.Patches {
-		for _, own := range p.Own {
-			if _, ok := d.patch(own.Digest); ok && k.slots[own.Digest] == nil {
-				k.slots[own.Digest] = make(chan *os.File, 1)
-				k.slots[own.Digest] <- nil
+		for _, piece := range slices.Concat(p.Base, p.Own) {
+			f := form{piece.Digest, p.content(piece.Digest) > 0}
+			_, patched := d.patch(piece.Digest)
+			patched = patched && slices.Contains(p.Own, piece)
+			if uses[f]++; (patched || f.content && uses[f] > 1) && k.slots[f] == nil {
+				k.slots[f] = make(chan *os.File, 1)
+				k.slots[f] <- nil
 			}
 		}
 	}
 	return k
 }
 
-// open returns the file of d; the caller that comes first makes it, and the others
+// open returns the file of what; the caller that comes first makes it, and the others
 // wait. Patches never need one another in a circle, so somebody always goes on.
-func (k *kept) open(ctx context.Context, d digest.Digest, makeFile func() (*os.File, error)) (f *os.File, err error) {
+func (k *kept) open(ctx context.Context, what form, makeFile func() (*os.File, error)) (f *os.File, err error) {
 	select {
-	case f = <-k.slots[d]:
+	case f = <-k.slots[what]:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	defer func() { k.slots[d] <- f }()
+	defer func() { k.slots[what] <- f }()
 	if f != nil {
 		return f, nil
 	}
@@ -58,7 +71,7 @@ func (k *kept) open(ctx context.Context, d digest.Digest, makeFile func() (*os.F
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
-		return nil, errors.Join(fmt.Errorf("blob %s: %w", d, os.ErrClosed), made.Close())
+		return nil, errors.Join(fmt.Errorf("blob %s: %w", what.digest, os.ErrClosed), made.Close())
 	}
 	k.files = append(k.files, made)
 	return made, nil
@@ -75,27 +88,18 @@ func (k *kept) close() error {
 	return errors.Join(errs...)
 }
 
-// made opens what a patch makes. Its digest is the caller's to verify.
+// made opens what a patch makes: the blob, or its content. Its digest is the
+// caller's to verify.
 func (s *Source) made(ctx context.Context, p Patch) (io.ReadCloser, error) {
 	m := &madeReader{patch: p}
 	var parts []patch.Part
-	add := func(r io.ReaderAt, c io.Closer, size int64) {
+	for i, info := range slices.Concat(p.Base, p.Own) {
+		r, closer, size, err := s.piece(ctx, p, info, i >= len(p.Base))
+		if err != nil {
+			return nil, errors.Join(patchError(p, err), m.closeParts())
+		}
 		parts = append(parts, patch.Part{ReaderAt: r, Size: size})
-		m.closers = append(m.closers, c)
-	}
-	for _, info := range p.Base {
-		r, closer, err := OpenAt(ctx, s.bases[s.at[info.Digest]], ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
-		if err != nil {
-			return nil, errors.Join(err, m.closeParts())
-		}
-		add(r, closer, info.Size)
-	}
-	for _, info := range p.Own {
-		r, closer, err := s.own(ctx, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
-		if err != nil {
-			return nil, errors.Join(err, m.closeParts())
-		}
-		add(r, closer, info.Size)
+		m.closers = append(m.closers, closer)
 	}
 	rc, err := s.carrier.OpenPatch(ctx, p)
 	if err != nil {
@@ -103,26 +107,115 @@ func (s *Source) made(ctx context.Context, p Patch) (io.ReadCloser, error) {
 	}
 	m.closers = append(m.closers, rc)
 	base, size := patch.Join(parts...)
-	if m.Reader, err = patch.NewReader(rc, base, size, p.Size); err != nil {
+	if m.Reader, err = patch.NewReader(rc, base, size, p.made().Size); err != nil {
 		return nil, errors.Join(patchError(p, err), m.closeParts())
 	}
 	return m, nil
 }
 
-// own opens a blob that the delta has, to be read anywhere.
-func (s *Source) own(ctx context.Context, desc ocispec.Descriptor) (io.ReaderAt, io.Closer, error) {
-	if _, ok := s.desc.patch(desc.Digest); !ok {
-		return OpenAt(ctx, s.carrier, desc)
+// encoded opens the blob that a patch with a recipe makes.
+func (s *Source) encoded(ctx context.Context, p Patch) (*encodedReader, error) {
+	rc, err := s.contentOf(ctx, p)
+	if err != nil {
+		return nil, err
 	}
-	f, err := s.kept.open(ctx, desc.Digest, func() (*os.File, error) {
-		rc, err := s.Blob(ctx, desc) // verified
-		if err != nil {
-			return nil, err
+	return newEncodedReader(p, rc)
+}
+
+// contentOf opens the content that a patch with a recipe makes, verified.
+func (s *Source) contentOf(ctx context.Context, p Patch) (io.ReadCloser, error) {
+	rc, err := s.made(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return layout.VerifyReader(ctx, rc, ocispec.Descriptor{Digest: p.Recipe.Content.Digest, Size: p.Recipe.Content.Size}), nil
+}
+
+// piece opens a blob that a patch is made of, or its content, to be read
+// anywhere. It is one of the base, or one that the delta has.
+func (s *Source) piece(ctx context.Context, p Patch, info layout.BlobInfo, own bool) (io.ReaderAt, io.Closer, int64, error) {
+	what := form{info.Digest, p.content(info.Digest) > 0}
+	desc := ocispec.Descriptor{Digest: info.Digest, Size: info.Size}
+	src, whole := layout.Source(s.carrier), layout.Source(s)
+	if !own {
+		src = s.bases[s.at[info.Digest]]
+		whole = src
+	}
+	q, patched := s.desc.patch(info.Digest)
+	patched = patched && own
+	if !patched && !what.content {
+		r, closer, err := OpenAt(ctx, src, desc)
+		return r, closer, info.Size, err
+	}
+	makeFile := func() (*os.File, error) {
+		switch {
+		case !what.content:
+			return spoolFrom(whole.Blob(ctx, desc)) // verified
+		case patched && q.Recipe != nil:
+			return spoolFrom(s.contentOf(ctx, q)) // it need not be compressed
 		}
-		defer rc.Close() //nolint:errcheck // only read
-		return spool(rc)
-	})
-	return f, io.NopCloser(nil), err
+		rc, err := OpenContent(ctx, whole, desc, p.content(info.Digest))
+		return spoolFrom(rc, err)
+	}
+	size := info.Size
+	if what.content {
+		size = p.content(info.Digest)
+	}
+	if s.kept.slots[what] == nil {
+		f, err := makeFile()
+		return f, f, size, err
+	}
+	f, err := s.kept.open(ctx, what, makeFile)
+	return f, io.NopCloser(nil), size, err
+}
+
+// spoolFrom copies what was opened to a temporary file without a name.
+func spoolFrom(rc io.ReadCloser, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close() //nolint:errcheck // only read
+	return spool(rc)
+}
+
+// OpenContent opens the content of the compressed blob desc of src, which has size
+// bytes; else reading it ends with [layout.ErrInvalid], as for a blob that is not
+// compressed. The blob is verified: at the end all of it was right.
+func OpenContent(ctx context.Context, src layout.Source, desc ocispec.Descriptor, size int64) (io.ReadCloser, error) {
+	rc, err := src.Blob(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	dec, err := uncompressed(rc)
+	if err != nil {
+		return nil, contentError(desc, err)
+	}
+	return &sizedReader{ReadCloser: dec, desc: desc, left: size}, nil
+}
+
+func contentError(desc ocispec.Descriptor, err error) error {
+	if errors.Is(err, compress.ErrCorrupt) || errors.Is(err, compress.ErrLimit) || errors.Is(err, compress.ErrUnsupported) {
+		return fmt.Errorf("the content of blob %s: %w: %w", desc.Digest, layout.ErrInvalid, err)
+	}
+	return err
+}
+
+// A sizedReader wants as many bytes as were promised.
+type sizedReader struct {
+	io.ReadCloser
+	desc ocispec.Descriptor
+	left int64
+}
+
+func (r *sizedReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if r.left -= int64(n); r.left < 0 || r.left > 0 && errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("the content of blob %s: %w: it has another size than the delta says", r.desc.Digest, layout.ErrInvalid)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = contentError(r.desc, err)
+	}
+	return n, err
 }
 
 // patchError names the blob that cannot be made; other errors stay as they are.

@@ -119,7 +119,8 @@ func (s *Source) base(d digest.Digest) layout.Source {
 
 // Blob opens the content of desc; see [layout.Source].
 func (s *Source) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	return layout.OpenBlob(ctx, desc, func(d digest.Digest) (io.ReadCloser, error) {
+	var encoded *encodedReader
+	rc, err := layout.OpenBlob(ctx, desc, func(d digest.Digest) (io.ReadCloser, error) {
 		info, err := s.Stat(ctx, d)
 		if err != nil {
 			return nil, err
@@ -130,11 +131,23 @@ func (s *Source) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClos
 		if base := s.base(d); base != nil {
 			return base.Blob(ctx, desc)
 		}
-		if p, ok := s.desc.patch(d); ok {
+		p, ok := s.desc.patch(d)
+		switch {
+		case ok && p.Recipe == nil:
 			return s.made(ctx, p)
+		case ok:
+			var err error
+			if encoded, err = s.encoded(ctx, p); err != nil {
+				return nil, err
+			}
+			return encoded, nil
 		}
 		return s.carrier.Blob(ctx, desc)
 	})
+	if err == nil && encoded != nil {
+		rc = &judge{rc, encoded}
+	}
+	return rc, err
 }
 
 // Blobs lists every blob of the whole; see [layout.Source].
