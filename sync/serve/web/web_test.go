@@ -239,6 +239,12 @@ func checkFile(t testing.TB, b []byte) {
 	checkText(t, "file", string(b))
 }
 
+var (
+	tagGrammar     = regexp.MustCompile(`<[a-z][^>]*>`)
+	valueGrammar   = regexp.MustCompile(`="[^"]*"`)
+	handlerGrammar = regexp.MustCompile(`[\s"'/]on[a-z]+=`)
+)
+
 // checkText wants text that prints, and no markup but ours.
 func checkText(t testing.TB, where, body string) {
 	t.Helper()
@@ -253,7 +259,13 @@ func checkText(t testing.TB, where, body string) {
 		}
 	}
 	text := strings.ToLower(withoutScript.ReplaceAllString(body, ""))
-	for _, bad := range []string{"<script>", "<img", "onerror=\"", "<svg onload", `href="javascript`, "onmouseover=\""} {
+	for _, tag := range tagGrammar.FindAllString(text, -1) {
+		// A value may end in what begins an attribute.
+		if m := handlerGrammar.FindString(valueGrammar.ReplaceAllString(tag, `=""`)); m != "" {
+			t.Errorf("%s: a tag with%s", where, m)
+		}
+	}
+	for _, bad := range []string{"<script>", "<img", "<svg onload", `href="javascript`} {
 		if strings.Contains(text, bad) {
 			t.Errorf("%s: %s got through", where, bad)
 		}
