@@ -266,3 +266,45 @@ func TestComparer(t *testing.T) {
 		t.Errorf("a short file: %v, %v", err, c.Err())
 	}
 }
+
+// A recipe is found, or none, for whatever bytes; and what is found can be
+// followed.
+func FuzzFindRecipe(f *testing.F) {
+	text := words(3000)
+	for _, r := range []Recipe{
+		{Format: Gzip, Writer: RecipeGo, Level: 6, Header: []byte("\x1f\x8b\x08\x1c\x00\x00\x00\x00\x00\xff\x03\x00abcname\x00comment\x00")},
+		{Format: Zstd, Writer: RecipeStream, Level: 3},
+		{Format: Zstd, Writer: RecipeBlocks, Level: 3, Block: zstdFrame},
+	} {
+		var b bytes.Buffer
+		w, err := r.NewWriter(&b)
+		if err != nil {
+			f.Fatal(err)
+		}
+		_, _ = w.Write(text)
+		if err := w.Close(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		r := find(t, stream)
+		if r == nil {
+			return
+		}
+		if err := r.Check(); err != nil {
+			t.Fatal(err)
+		}
+		dec, err := NewReader(bytes.NewReader(stream), r.Format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := io.ReadAll(io.LimitReader(dec, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(plain) < 1<<20 && !bytes.Equal(again(t, r, plain), stream) {
+			t.Errorf("a whole stream, and other bytes by %+v", r)
+		}
+	})
+}

@@ -45,6 +45,20 @@ func foreign(t rapid.TB, content string) string {
 	return b.String()
 }
 
+// flushed returns content as gzip of which the last part was written after a flush:
+// it begins as this program would write it, and does not go on so.
+func flushed(t rapid.TB, content string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := stdgzip.NewWriterLevel(&b, 1)
+	must(t, err)
+	_, err = io.WriteString(w, content[:len(content)-50_000])
+	must(t, errors.Join(err, w.Flush()))
+	_, err = io.WriteString(w, content[len(content)-50_000:])
+	must(t, errors.Join(err, w.Close()))
+	return b.String()
+}
+
 // inside packs next as a delta to old that looks into blobs.
 func inside(t *testing.T, next, old layout.Source) []byte {
 	t.Helper()
@@ -66,6 +80,7 @@ func openDelta(t *testing.T, raw []byte) *archive.Archive {
 func TestPatchOfContent(t *testing.T) {
 	gz, zst := func(s string) string { return compressed(t, compress.Gzip, s) }, func(s string) string { return compressed(t, compress.Zstd, s) }
 	was, is := large(0)+large(5), large(1)+large(6)
+	long := strings.Repeat(was, 60)
 	for name, test := range map[string]struct {
 		old, next []string
 		recipes   int
@@ -84,6 +99,8 @@ func TestPatchOfContent(t *testing.T) {
 		"only in the bytes":      {[]string{foreign(t, was) + "1"}, []string{foreign(t, was) + "2"}, 0, 0, 100},
 		"the same, twice":        {[]string{"x", gz(was)}, []string{"y", gz(is), zst(is)}, 2, 2, 600},
 		"of what is a patch too": {[]string{gz(was)}, []string{zst(is), is + large(9)[:50], gz(is)}, 2, 3, 1500},
+		"another way at the end": {[]string{gz(long)}, []string{flushed(t, is+long)}, 0, 0, 0},
+		"in both forms":          {[]string{gz(was)}, []string{was + gz(was)}, 0, 1, 15_000},
 		"of one that is whole":   {[]string{"x"}, []string{"y", foreign(t, is), is + is[:50]}, 0, 1, 500},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +158,7 @@ func TestEveryDamageOfRecipesIsFound(t *testing.T) {
 // The delta is the same for any number of processors, and so is what it makes.
 func TestRecipesOnAnyMachine(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	body := strings.Repeat(large(3), 25) // more than a piece of gzip
+	body := strings.Repeat(large(3), 50) // more than a piece of gzip
 	old := newLayout(t, filepath.Join(t.TempDir(), "old"), []string{compressed(t, compress.Gzip, large(0)+body), compressed(t, compress.Zstd, body+large(0))})
 	next := newLayout(t, filepath.Join(t.TempDir(), "next"), []string{compressed(t, compress.Gzip, large(1)+body), compressed(t, compress.Zstd, body+large(1))})
 	var first []byte
@@ -275,12 +292,16 @@ func TestWrongRecipes(t *testing.T) {
 
 // A damaged base is reported as that, not as a wrong delta.
 func TestDamagedBaseOfRecipe(t *testing.T) {
-	was := compressed(t, compress.Gzip, large(0))
+	body := ""
+	for i := range byte(20) { // more than is read at once
+		body += news(i)
+	}
+	was := compressed(t, compress.Gzip, large(0)+body)
 	old := newLayout(t, filepath.Join(t.TempDir(), "old"), []string{was})
-	next := newLayout(t, filepath.Join(t.TempDir(), "next"), []string{compressed(t, compress.Gzip, large(1))})
+	next := newLayout(t, filepath.Join(t.TempDir(), "next"), []string{compressed(t, compress.Gzip, large(1)+body)})
 	d := openDelta(t, inside(t, next, old))
 	bad := []byte(was)
-	bad[len(bad)/2] ^= 4
+	copy(bad[10:], "\xff\xff\xff\xff") // no block of deflate, long before the end
 	must(t, os.WriteFile(filepath.Join(old.Dir(), layout.BlobPath(info(was).Digest)), bad, 0o644))
 	src, err := delta.Open(t.Context(), d, old)
 	must(t, err)
@@ -386,4 +407,37 @@ func TestContentBomb(t *testing.T) {
 	if !errors.Is(err, layout.ErrInvalid) || n > 1<<20 {
 		t.Errorf("%d bytes and %v, want at most 1 MiB and ErrInvalid", n, err)
 	}
+}
+
+// What is parsed is written again as it was.
+func FuzzDescription(f *testing.F) {
+	piece, how := info("b"), info("how")
+	f.Add((&delta.Description{Index: how, Bases: []layout.BlobInfo{how}, Expected: []layout.BlobInfo{piece}}).Bytes())
+	f.Add((&delta.Description{Index: how, Patches: []delta.Patch{{
+		BlobInfo: info("a"), Base: []layout.BlobInfo{piece}, Patch: how, Uncompressed: []layout.BlobInfo{{Digest: piece.Digest, Size: 7}},
+		Recipe: &delta.Recipe{
+			Recipe:  compress.Recipe{Format: compress.Gzip, Writer: "go", Level: 6, Header: []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"), Library: "some"},
+			Content: info("content"),
+		},
+	}}}).Bytes())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		d, err := delta.Parse(raw)
+		if err != nil {
+			if !errors.Is(err, layout.ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(d.Bytes(), raw) {
+			t.Fatalf("%q became %q", raw, d.Bytes())
+		}
+		for _, p := range d.Patches {
+			if p.Recipe == nil {
+				continue
+			}
+			if err := p.Recipe.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }

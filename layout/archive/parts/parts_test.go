@@ -221,7 +221,7 @@ func TestDamage(t *testing.T) {
 			}
 			r, err := parts.Check(t.Context(), file+".parts.json", nil)
 			if err != nil || len(r.Findings) != 1 || r.Findings[0].Kind != tt.kind || r.Findings[0].Path != bad {
-				t.Errorf("Check = %+v, %v; want %s %s", r, err, tt.kind, bad)
+				t.Fatalf("Check = %+v, %v; want %s %s", r, err, tt.kind, bad)
 			}
 			if tt.open != nil && !errors.Is(r.Findings[0].Err, tt.open) {
 				t.Errorf("Check: error %v, want %v", r.Findings[0].Err, tt.open)
