@@ -44,7 +44,26 @@ func get(t testing.TB, url string) (*http.Response, string) {
 	return resp, string(b)
 }
 
-var linkGrammar = regexp.MustCompile(`\b(?:href|src|action)="([^"]*)"`)
+var (
+	tagGrammar       = regexp.MustCompile(`<[a-z][^>]*>`)
+	attributeGrammar = regexp.MustCompile(`\s([a-z-]+)="([^"]*)"`)
+	valueGrammar     = regexp.MustCompile(`="[^"]*"`)
+	handlerGrammar   = regexp.MustCompile(`[\s"'/]on[a-z]+=`)
+)
+
+// links returns what the page leads to. Values of other attributes may end in what
+// looks like a link.
+func links(body string) []string {
+	var all []string
+	for _, tag := range tagGrammar.FindAllString(body, -1) {
+		for _, m := range attributeGrammar.FindAllStringSubmatch(tag, -1) {
+			if m[1] == "href" || m[1] == "src" || m[1] == "action" {
+				all = append(all, html.UnescapeString(m[2]))
+			}
+		}
+	}
+	return all
+}
 
 // crawl opens start and whatever leads from there, and calls check with each
 // page.
@@ -75,8 +94,7 @@ func crawl(t testing.TB, start string, most int, check func(path string, resp *h
 		if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
 			continue
 		}
-		for _, m := range linkGrammar.FindAllStringSubmatch(body, -1) {
-			link := html.UnescapeString(m[1])
+		for _, link := range links(body) {
 			if id, ok := strings.CutPrefix(link, "#"); ok {
 				if !strings.Contains(body, ` id="`+html.EscapeString(id)+`"`) {
 					t.Errorf("%s: there is no place %s", at, link)
@@ -230,20 +248,13 @@ func checkFile(t testing.TB, b []byte) {
 	if !strings.HasPrefix(policy, "default-src 'none'; ") {
 		t.Errorf("policy %q", policy)
 	}
-	for _, m := range linkGrammar.FindAllSubmatch(b, -1) {
-		link := html.UnescapeString(string(m[1]))
+	for _, link := range links(string(b)) {
 		if id, ok := strings.CutPrefix(link, "#"); !ok || !bytes.Contains(b, []byte(` id="`+html.EscapeString(id)+`"`)) {
 			t.Errorf("a link to %q", link)
 		}
 	}
 	checkText(t, "file", string(b))
 }
-
-var (
-	tagGrammar     = regexp.MustCompile(`<[a-z][^>]*>`)
-	valueGrammar   = regexp.MustCompile(`="[^"]*"`)
-	handlerGrammar = regexp.MustCompile(`[\s"'/]on[a-z]+=`)
-)
 
 // checkText wants text that prints, and no markup but ours.
 func checkText(t testing.TB, where, body string) {
