@@ -98,6 +98,7 @@ func crashCases() []*crashCase {
 		{name: "unpack", args: []string{"unpack", "in.oci", "N"}, output: "N", again: 6},
 		{name: "pack a delta", args: []string{"pack", "next", "out.oci", "--base", "L"}, output: "out.oci"},
 		{name: "unpack a delta over its base", args: []string{"unpack", "delta.oci", "L"}, layout: "L"},
+		{name: "unpack a delta", args: []string{"unpack", "empty.oci", "N", "--base", "empty"}, output: "N"},
 		{name: "unpack of parts", args: []string{"unpack", "split.oci", "N"}, output: "N", again: 6},
 		{name: "copy", args: []string{"copy", "T", "--layer", "0", "-o", "N"}, output: "N", again: 6},
 		{name: "copy over another", args: []string{"copy", "T", "--layer", "0", "-o", "a.txt", "--force"}, output: "a.txt"},
@@ -172,6 +173,8 @@ func makeTemplate(t *testing.T) string {
 	mustRun(t, dir, "init", "T")
 	mustRun(t, dir, "add", "artifact", "T", "--ref", "v", "--artifact-type", "application/vnd.example", "x.tar:application/vnd.example.tar", "b.txt:text/plain")
 	mustRun(t, dir, "pack", "T", "T.oci")
+	mustRun(t, dir, "init", "empty")
+	mustRun(t, dir, "pack", "empty", "empty.oci", "--base", "empty")
 	// Every layout that was edited once has these; a first edit makes them.
 	mustRun(t, dir, "tag", "L", "keep", "kept")
 	mustRun(t, dir, "pack", "L", "L.oci")

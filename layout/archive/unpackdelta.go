@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/delta"
+	"github.com/gardenlinux/gloci-layout/layout/internal/durable"
 )
 
 // unpackDelta unpacks a delta. src is one with its base, or an archive whose
@@ -25,11 +28,24 @@ func unpackDelta(ctx context.Context, src layout.Source, x *layout.Index, dir st
 	l, err := layout.Open(ctx, dir, nil)
 	switch {
 	case err == nil:
-		return errors.Join(unpackOver(ctx, src, x, l, o), l.Close())
+		if err := errors.Join(unpackOver(ctx, src, x, l, o), l.Close()); err != nil {
+			return err
+		}
+		return syncName(dir)
 	case delta.Lacks(src) != nil:
 		return delta.NoBase(src, delta.Lacks(src))
 	}
 	return unpackInto(ctx, src, x, dir, o)
+}
+
+// syncName makes sure that dir is found after a power cut: what made it may have
+// been killed before it could.
+func syncName(dir string) error {
+	err := durable.SyncDir(filepath.Dir(dir))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // who may not read it has not made it
+	}
+	return err
 }
 
 // unpackOver makes the layout l what src is.
