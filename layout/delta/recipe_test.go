@@ -441,3 +441,35 @@ func FuzzDescription(f *testing.F) {
 		}
 	})
 }
+
+// A compressor that makes more than the blob has bytes is stopped there, and the
+// content is still made to its end, to tell whose fault it is.
+func TestRecipeMakesMore(t *testing.T) {
+	content := func(n int) string { return large(n) + strings.Repeat(large(3)+large(4), 15) }
+	old := newLayout(t, filepath.Join(t.TempDir(), "old"), []string{compressed(t, compress.Gzip, content(0))})
+	next := newLayout(t, filepath.Join(t.TempDir(), "next"), []string{compressed(t, compress.Gzip, content(1))})
+	raw := inside(t, next, old)
+	for name, test := range map[string]struct {
+		change func(r *delta.Recipe)
+		want   error
+	}{
+		"other bytes":   {func(*delta.Recipe) {}, compress.ErrUnsupported},
+		"wrong content": {func(r *delta.Recipe) { r.Content.Digest = info("x").Digest }, layout.ErrMismatch},
+	} {
+		d := openDelta(t, rewrite(t, raw, func(d *delta.Description) {
+			r := d.Patches[0].Recipe
+			r.Writer, r.Level, r.Block = "go", 1, 0
+			test.change(r)
+		}))
+		src, err := delta.Open(t.Context(), d, old)
+		must(t, err)
+		p := d.Delta().Patches[0]
+		rc, err := src.Blob(t.Context(), ocispec.Descriptor{Digest: p.Digest, Size: p.Size})
+		must(t, err)
+		n, err := io.Copy(io.Discard, rc)
+		must(t, rc.Close())
+		if !errors.Is(err, test.want) || n > p.Size {
+			t.Errorf("%s: %d bytes and %v, want at most %d and %v", name, n, err, p.Size, test.want)
+		}
+	}
+}
