@@ -121,8 +121,9 @@ func (b *bench) benchPack(ctx context.Context, s sizes) error {
 		tarHashed := &contender{name: "tar | sha256 + write + fsync", prepare: prepare, commands: func() [][]string {
 			return [][]string{hashed}
 		}}
+		catFiles := shell("cat " + strings.Join(files, " ") + " > " + out)
 		cat := &contender{name: "cat, no sha256, no fsync", prepare: prepare, commands: func() [][]string {
-			return [][]string{shell("cat " + strings.Join(files, " ") + " > " + out)}
+			return [][]string{catFiles}
 		}}
 		contenders := []*contender{
 			pack, tarHashed,
@@ -136,6 +137,15 @@ func (b *bench) benchPack(ctx context.Context, s sizes) error {
 				return [][]string{append(strings.Fields(tar), "-cf", out, ".")}
 			}},
 			cat,
+			{name: "cat, then fsync", prepare: prepare, commands: func() [][]string {
+				return [][]string{catFiles, {"sync", out}}
+			}},
+			{name: "sha256sum, then cat", missing: missing("sha256sum"), prepare: prepare, commands: func() [][]string {
+				return [][]string{append([]string{"sha256sum"}, files...), catFiles}
+			}},
+			{name: fmt.Sprintf("sha256, %d processors, then cat, then fsync", runtime.NumCPU()), prepare: prepare, commands: func() [][]string {
+				return [][]string{append([]string{b.self, "peer", "hash-all"}, files...), catFiles, {"sync", out}}
+			}},
 		}
 		if err := b.compete(ctx, at.dir, b.rounds, contenders...); err != nil {
 			return err
