@@ -106,11 +106,14 @@ func pack(ctx context.Context, src layout.Source, w io.Writer, opts *PackOptions
 
 // compressed writes the archive as o says that it is compressed.
 func (p *plan) compressed(ctx context.Context, src layout.Source, w io.Writer, o *PackOptions) error {
+	if out, ok := w.(*output); ok && o.Compression == compress.None && out.anywhere() {
+		return p.place(ctx, src, out, o)
+	}
 	zw, err := compress.NewWriter(w, o.Compression, o.Level)
 	if err != nil {
 		return err
 	}
-	err = p.write(ctx, src, zw, o)
+	err = p.write(ctx, src, zw, o, nil)
 	if cerr := zw.Close(); err == nil { // closed in any case: it may have goroutines
 		err = cerr
 	}
@@ -129,53 +132,82 @@ const (
 type chunk struct {
 	buf  []byte // of packChunk bytes
 	n    int    // bytes used
+	at   int    // number of the blob; -1 before the first
 	desc *ocispec.Descriptor
 	kind string // of the event that is due when the chunk is written, or ""
 	hash bool   // not verified yet
 	last bool   // of the blob
+	skip int64  // bytes behind these that others write
+	err  error  // there are no more chunks, and this is why
 }
 
 // write writes the archive. Reading, hashing and writing are three goroutines
-// that pass chunks on, so that they go on at the same time.
-func (p *plan) write(ctx context.Context, src layout.Source, w io.Writer, o *PackOptions) error {
+// that pass chunks on, so that they go on at the same time. Blobs that are
+// placed, unless that is nil, are left out.
+func (p *plan) write(ctx context.Context, src layout.Source, w io.Writer, o *PackOptions, placed *placed) error {
 	g, ctx := errgroup.WithContext(ctx)
 	free := make(chan []byte, packChunks)
 	for range packChunks {
 		free <- make([]byte, packChunk)
 	}
 	// No channel ever blocks its sender: there are no more chunks than places.
-	read := make(chan chunk, packChunks)
+	read := make(chan chunk, packChunks+1) // one more for an error
 	verified := make(chan chunk, packChunks)
 	g.Go(func() error {
 		defer close(read)
-		r := reader{ctx: ctx, free: free, out: read, mtime: o.Time}
-		return r.archive(src, p)
+		r := reader{ctx: ctx, free: free, out: read, mtime: o.Time, at: -1, placed: placed}
+		if err := r.archive(src, p); err != nil {
+			// Behind what was read: the first failure of the archive is told.
+			read <- chunk{at: r.at, err: err}
+		}
+		return nil
 	})
 	g.Go(func() error {
 		defer close(verified)
-		return verify(read, verified)
+		at, err := verify(read, verified)
+		placed.failed(at, err)
+		return err
 	})
 	g.Go(func() error {
-		bw := bufio.NewWriterSize(w, 64<<10)
-		for c := range verified {
-			if _, err := bw.Write(c.buf[:c.n]); err != nil {
-				return err
-			}
-			if o.Progress != nil && c.desc != nil {
-				o.Progress(layout.Event{Kind: c.kind, Desc: *c.desc, Bytes: eventBytes(c)})
-			}
-			free <- c.buf
-		}
-		return bw.Flush() // harmless after another's failure: the archive has no end then
+		err := p.output(w, verified, free, o, placed)
+		placed.failed(-1, err)
+		return err
 	})
 	return g.Wait()
 }
 
-// verify passes chunks on and checks the blobs that nobody has checked.
-func verify(in <-chan chunk, out chan<- chunk) error {
+// output writes the chunks and gives their buffers back.
+func (p *plan) output(w io.Writer, in <-chan chunk, free chan<- []byte, o *PackOptions, placed *placed) error {
+	bw := bufio.NewWriterSize(w, 64<<10)
+	for c := range in {
+		if _, err := bw.Write(c.buf[:c.n]); err != nil {
+			return err
+		}
+		if c.skip > 0 {
+			if err := bw.Flush(); err != nil {
+				return err
+			}
+			if err := placed.out.skip(c.skip); err != nil {
+				return err
+			}
+		}
+		if o.Progress != nil && c.desc != nil {
+			o.Progress(layout.Event{Kind: c.kind, Desc: *c.desc, Bytes: eventBytes(c)})
+		}
+		free <- c.buf
+	}
+	return bw.Flush() // harmless after another's failure: the archive has no end then
+}
+
+// verify passes chunks on and checks the blobs that nobody has checked. It
+// returns the number of the blob that failed.
+func verify(in <-chan chunk, out chan<- chunk) (at int, err error) {
 	var h hash.Hash
 	var n int64
 	for c := range in {
+		if c.err != nil {
+			return c.at, c.err
+		}
 		if c.hash {
 			if h == nil {
 				h, n = c.desc.Digest.Algorithm().Hash(), 0
@@ -184,12 +216,20 @@ func verify(in <-chan chunk, out chan<- chunk) error {
 			n += int64(c.n)
 		}
 		if c.hash && c.last {
-			if got := digest.NewDigest(c.desc.Digest.Algorithm(), h); got != c.desc.Digest || n != c.desc.Size {
-				return mismatch(*c.desc, "%d bytes that hash to %s", n, got)
+			if err := check(*c.desc, n, h); err != nil {
+				return c.at, err
 			}
 			h = nil
 		}
 		out <- c
+	}
+	return 0, nil
+}
+
+// check compares desc with the n bytes that h was given.
+func check(desc ocispec.Descriptor, n int64, h hash.Hash) error {
+	if got := digest.NewDigest(desc.Digest.Algorithm(), h); got != desc.Digest || n != desc.Size {
+		return mismatch(desc, "%d bytes that hash to %s", n, got)
 	}
 	return nil
 }
@@ -211,6 +251,9 @@ type reader struct {
 	free  <-chan []byte
 	out   chan<- chunk
 	mtime time.Time
+	at    int // number of the blob that is read; -1 before the first
+
+	placed *placed // nil: every blob is read here
 }
 
 func (r *reader) buffer() ([]byte, error) {
@@ -231,7 +274,7 @@ func (r *reader) bytes(desc *ocispec.Descriptor, kind string, add func(b []byte)
 	if err != nil {
 		return err
 	}
-	r.out <- chunk{buf: buf, n: len(add(buf[:0])), desc: desc, kind: kind}
+	r.out <- chunk{buf: buf, n: len(add(buf[:0])), at: r.at, desc: desc, kind: kind}
 	return nil
 }
 
@@ -254,7 +297,8 @@ func (r *reader) archive(src layout.Source, p *plan) error {
 		return err
 	}
 	var in digest.Algorithm // whose directory was written last
-	for _, desc := range p.blobs {
+	for i, desc := range p.blobs {
+		r.at = i
 		if a := desc.Digest.Algorithm(); a != in {
 			if err := r.dir(blobsDir + string(a) + "/"); err != nil {
 				return err
@@ -298,14 +342,18 @@ func (r *reader) pad(desc *ocispec.Descriptor, size int64) error {
 }
 
 func (r *reader) blob(src layout.Source, desc ocispec.Descriptor) error {
+	if r.placed.has(r.at) {
+		return r.leaveOut(desc)
+	}
+	if r.placed.late(r.at) {
+		return errElsewhere
+	}
 	rc, verified, err := openBlob(r.ctx, src, desc)
 	if err != nil {
 		return err
 	}
 	defer rc.Close() //nolint:errcheck // only read
-	err = r.bytes(&desc, "start", func(b []byte) []byte {
-		return appendHeader(b, layout.BlobPath(desc.Digest), desc.Size, typeRegular, r.mtime)
-	})
+	err = r.bytes(&desc, "start", r.header(desc))
 	if err != nil {
 		return err
 	}
@@ -315,17 +363,38 @@ func (r *reader) blob(src layout.Source, desc ocispec.Descriptor) error {
 			return err
 		}
 		n, eof, err := fill(rc, buf)
-		if err != nil && !verified {
-			err = &layout.BlobError{Op: "copy", Desc: desc, Err: err}
-		}
 		if err != nil {
-			return err
+			return copyError(desc, verified, err)
 		}
-		r.out <- chunk{buf: buf, n: n, desc: &desc, kind: "bytes", hash: !verified, last: eof}
+		r.out <- chunk{buf: buf, n: n, at: r.at, desc: &desc, kind: "bytes", hash: !verified, last: eof}
 		if eof {
 			return r.pad(&desc, desc.Size)
 		}
 	}
+}
+
+func (r *reader) header(desc ocispec.Descriptor) func(b []byte) []byte {
+	return func(b []byte) []byte {
+		return appendHeader(b, layout.BlobPath(desc.Digest), desc.Size, typeRegular, r.mtime)
+	}
+}
+
+// leaveOut sends what stands around a blob that others write.
+func (r *reader) leaveOut(desc ocispec.Descriptor) error {
+	buf, err := r.buffer()
+	if err != nil {
+		return err
+	}
+	r.out <- chunk{buf: buf, n: len(r.header(desc)(buf[:0])), at: r.at, skip: desc.Size}
+	return r.pad(nil, desc.Size)
+}
+
+// copyError says of which blob err is, unless who verified it did.
+func copyError(desc ocispec.Descriptor, verified bool, err error) error {
+	if verified {
+		return err
+	}
+	return &layout.BlobError{Op: "copy", Desc: desc, Err: err}
 }
 
 // openBlob opens desc where its bytes lie, if src can tell that, so that

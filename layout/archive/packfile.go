@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
@@ -85,10 +87,16 @@ type output struct {
 	f         *os.File
 	hash      *hashing.Hasher
 	n, hinted int64
+
+	// mu is held while f is written. The kernel lets one write to a file at a
+	// time too, but has the others spin.
+	mu sync.Mutex
 }
 
 func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
 	n, err := o.f.Write(p)
+	o.mu.Unlock()
 	if o.hash != nil {
 		_, _ = o.hash.Write(p[:n]) // never an error
 	}
@@ -98,4 +106,27 @@ func (o *output) Write(p []byte) (int, error) {
 		o.hinted = o.n
 	}
 	return n, err
+}
+
+// anywhere tells whether parts of the file may be written in any order. What is
+// hashed has to be written from the beginning on.
+func (o *output) anywhere() bool { return o.hash == nil && durable.Sparse(o.f) }
+
+// writeAt writes p at off, beside Write.
+func (o *output) writeAt(p []byte, off int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, err := o.f.WriteAt(p, off)
+	return err
+}
+
+// skip goes on n bytes further on.
+func (o *output) skip(n int64) error {
+	if o.n > o.hinted {
+		durable.WriteBehind(o.f, o.hinted, o.n-o.hinted)
+	}
+	o.n += n
+	o.hinted = o.n
+	_, err := o.f.Seek(o.n, io.SeekStart)
+	return err
 }

@@ -182,6 +182,13 @@ func reachable(ctx context.Context, src layout.Source, roots []ocispec.Descripto
 
 // size returns how many bytes the archive has before it is compressed.
 func (p *plan) size() int64 {
+	_, n := p.places()
+	return n
+}
+
+// places returns where each of the blobs begins in the archive, and how many
+// bytes that has before it is compressed.
+func (p *plan) places() (begin []int64, size int64) {
 	member := func(name string, size int64) int64 {
 		return int64(len(appendHeader(nil, name, size, typeRegular, epoch))) + size + padding(size)
 	}
@@ -203,9 +210,10 @@ func (p *plan) size() int64 {
 			n += member(blobsDir+string(a)+"/", 0)
 		}
 		n += member(layout.BlobPath(desc.Digest), desc.Size)
+		begin = append(begin, n-desc.Size-padding(desc.Size))
 	}
 	if in == "" {
 		n += member(blobsDir+"sha256/", 0)
 	}
-	return n + 2*blockSize
+	return begin, n + 2*blockSize
 }
