@@ -45,6 +45,8 @@ func runPeer(ctx context.Context, args []string, stdin io.Reader, stdout io.Writ
 		return orasSend(ctx, args[0], args[1], args[2:])
 	case name == "oras-fetch" && len(args) > 2:
 		return orasFetch(ctx, args[0], args[1], args[2:])
+	case name == "take" && len(args) == 4:
+		return take(ctx, args, stdout)
 	case name == "serve":
 		return serve(args, stdin, stdout)
 	}

@@ -24,8 +24,8 @@ type contestant struct {
 	cmd     *exec.Cmd
 	stop    func()
 
-	manifest, blob []float64 // requests, and bytes, per second
-	cpu            []float64 // of the server, seconds for each GiB of the blob
+	manifest []float64         // requests per second
+	blob     map[string][]load // by client
 }
 
 const nginxConfig = `daemon off;
@@ -86,7 +86,19 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 	if b.quick {
 		seconds = 1
 	}
-	for round := range b.rounds + 1 { // the first fills the page cache, and has blobs verified
+	for _, x := range sites {
+		x.blob = map[string][]load{}
+		if x.missing == "" {
+			// This fills the page cache as well, and has the blob verified.
+			if err := whole(ctx, "http://"+x.address+"/v2/bench/blobs/sha256:"+blob, blob); err != nil {
+				return fmt.Errorf("%s: %w", x.name, err)
+			}
+			if _, _, err := b.wrk(ctx, 1, 32, "http://"+x.address+"/v2/bench/manifests/v1"); err != nil {
+				return fmt.Errorf("%s: %w", x.name, err)
+			}
+		}
+	}
+	for range b.rounds {
 		for _, x := range sites {
 			if x.missing != "" {
 				continue
@@ -96,15 +108,13 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", x.name, err)
 			}
-			before, begin := cpuTime(x.cmd), now()
-			_, bytes, err := b.wrk(ctx, seconds, 2, base+"blobs/sha256:"+blob)
-			if err != nil {
-				return fmt.Errorf("%s: %w", x.name, err)
-			}
-			sent := bytes * now().Sub(begin).Seconds() / (1 << 30)
-			if round > 0 {
-				x.manifest, x.blob = append(x.manifest, rate), append(x.blob, bytes)
-				x.cpu = append(x.cpu, (cpuTime(x.cmd)-before).Seconds()/sent)
+			x.manifest = append(x.manifest, rate)
+			for _, client := range blobClients {
+				got, err := b.takeBlob(ctx, x, client, (seconds+1)/2, base+"blobs/sha256:"+blob)
+				if err != nil {
+					return fmt.Errorf("%s: %w", x.name, err)
+				}
+				x.blob[client.name] = append(x.blob[client.name], got)
 			}
 		}
 	}
@@ -112,17 +122,69 @@ func (b *bench) benchServe(ctx context.Context, s sizes) error {
 	return nil
 }
 
+// A blobClient takes the large blob, on so many connections.
+type blobClient struct {
+	name, how   string // how is "" for wrk
+	connections int
+	goal        bool
+}
+
+// What wrk gets says more of wrk than of a server: it is here to be compared with
+// other figures. The others take all bytes off the socket as cheaply as can be, or
+// do what those who pull do.
+var blobClients = []blobClient{
+	{"discard, 1 connection", takeDiscard, 1, true},
+	{"discard, 2 connections", takeDiscard, 2, true},
+	{"hash, 2 connections", takeHash, 2, false},
+	{"wrk, 2 connections", "", 2, true},
+}
+
+func (b *bench) takeBlob(ctx context.Context, x *contestant, client blobClient, seconds int, url string) (load, error) {
+	if client.how != "" {
+		return b.take(ctx, x, client.how, seconds, client.connections, url)
+	}
+	server, before, begin := cpuTime(x.cmd), childTime(), now()
+	_, bytes, err := b.wrk(ctx, seconds, client.connections, url)
+	if err != nil {
+		return load{}, err
+	}
+	gib := bytes * now().Sub(begin).Seconds() / (1 << 30)
+	return load{bytes, (childTime() - before).Seconds() / gib, (cpuTime(x.cmd) - server).Seconds() / gib}, nil
+}
+
+// childTime is what processes have used that have ended and were waited for.
+func childTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func (b *bench) showSites(sites []*contestant, s sizes) {
-	b.printf("\nserve: a manifest to 32 connections, a blob of %s to 2\n", bytesText(s.file))
-	b.printf("  %-24s  %12s  %24s  %12s  %24s  %9s  %9s\n", "", "requests/s", "min - max", "bytes/s", "min - max", "CPU/GiB", "max RSS")
+	b.printf("\nserve: a manifest to 32 connections of wrk\n")
+	b.printf("  %-24s  %12s  %24s  %9s\n", "", "requests/s", "min - max", "max RSS")
 	for _, x := range sites {
 		if x.missing != "" {
 			b.printf("  %-24s  not measured: %s\n", x.name, x.missing)
 			continue
 		}
-		b.printf("  %-24s  %12.0f  %24s  %12s  %24s  %7.2f s  %9s\n", x.name, middle(x.manifest),
-			fmt.Sprintf("%.0f - %.0f", slices.Min(x.manifest), slices.Max(x.manifest)), bytesText(int64(middle(x.blob))),
-			bytesText(int64(slices.Min(x.blob)))+" - "+bytesText(int64(slices.Max(x.blob))), middle(x.cpu), bytesText(peakMemory(x.cmd)))
+		b.printf("  %-24s  %12.0f  %24s  %9s\n", x.name, middle(x.manifest),
+			fmt.Sprintf("%.0f - %.0f", slices.Min(x.manifest), slices.Max(x.manifest)), bytesText(peakMemory(x.cmd)))
+	}
+	for _, client := range blobClients {
+		b.printf("\nserve: a blob of %s to %s\n", bytesText(s.file), client.name)
+		b.printf("  %-24s  %12s  %24s  %14s  %14s\n", "", "bytes/s", "min - max", "CPU/GiB server", "client")
+		for _, x := range sites {
+			loads := x.blob[client.name]
+			if len(loads) == 0 {
+				continue
+			}
+			v := rates(loads)
+			b.printf("  %-24s  %12s  %24s  %12.2f s  %12.2f s\n", x.name, bytesText(int64(middle(v))),
+				bytesText(int64(slices.Min(v)))+" - "+bytesText(int64(slices.Max(v))),
+				middle(each(loads, func(l load) float64 { return l.server })), middle(each(loads, func(l load) float64 { return l.client })))
+		}
 	}
 	for _, own := range sites[:2] {
 		for _, other := range sites[2:] {
@@ -130,16 +192,33 @@ func (b *bench) showSites(sites []*contestant, s sizes) {
 			if strings.HasPrefix(other.name, "nginx") {
 				least = 0.8
 			}
-			for what, figures := range map[string][2][]float64{"requests": {own.manifest, other.manifest}, "throughput": {own.blob, other.blob}} {
-				r := 0.0
-				if len(figures[1]) > 0 && middle(figures[0]) > 0 {
-					r = middle(figures[1]) / middle(figures[0])
+			b.goalSite(own, other, "requests", least, own.manifest, other.manifest)
+			for _, client := range blobClients {
+				if client.goal {
+					b.goalSite(own, other, "throughput to "+client.name+",", least, rates(own.blob[client.name]), rates(other.blob[client.name]))
 				}
-				b.goal(fmt.Sprintf("%s: %s at least %.1f of %s", own.name, what, least, other.name), r, 1/least, fmt.Sprintf("%.2f", 1/max(r, 1e-9)))
 			}
 		}
 		b.goal(own.name+": memory at most 64 MiB", float64(peakMemory(own.cmd)), 64<<20, bytesText(peakMemory(own.cmd)))
 	}
+}
+
+func (b *bench) goalSite(own, other *contestant, what string, least float64, ours, theirs []float64) {
+	r := 0.0
+	if len(theirs) > 0 && middle(ours) > 0 {
+		r = middle(theirs) / middle(ours)
+	}
+	b.goal(fmt.Sprintf("%s: %s at least %.1f of %s", own.name, what, least, other.name), r, 1/least, fmt.Sprintf("%.2f", 1/max(r, 1e-9)))
+}
+
+func rates(loads []load) []float64 { return each(loads, func(l load) float64 { return l.bytes }) }
+
+func each(loads []load, of func(load) float64) []float64 {
+	v := make([]float64, len(loads))
+	for i, l := range loads {
+		v[i] = of(l)
+	}
+	return v
 }
 
 func middle(v []float64) float64 {

@@ -223,10 +223,13 @@ func TestFileGoesWhileSent(t *testing.T) {
 			return errors.Join(err, f.Close())
 		}, false},
 	} {
-		t.Run(name, func(t *testing.T) {
+		disturbed := func(t *testing.T, far bool) {
 			dir := filepath.Join(t.TempDir(), "garden")
 			large := bigLayer(t, dir, content)
 			s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}})
+			if far {
+				s.Far()
+			}
 			age(t)
 			path := "/v2/garden/blobs/" + string(large)
 			if got := s.get(path); got.body != content {
@@ -250,6 +253,36 @@ func TestFileGoesWhileSent(t *testing.T) {
 			if tt.whole != (err == nil && got == content) || err == nil && got != content {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
-		})
+		}
+		t.Run(name, func(t *testing.T) { disturbed(t, false) })
+		t.Run(name+", client elsewhere", func(t *testing.T) { disturbed(t, true) })
+	}
+}
+
+// Clients on this machine get copies, as many at once as there are buffers; the
+// others, and those elsewhere, what the kernel sends. The bytes are the same.
+func TestNearAndFar(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "garden")
+	content := strings.Repeat("0123456789abcdef", 3<<20/16) + "the end"
+	large := bigLayer(t, dir, content)
+	for _, far := range []bool{false, true} {
+		s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}})
+		if far {
+			s.Far()
+		}
+		path := "/v2/garden/blobs/" + string(large)
+		var wg sync.WaitGroup
+		for i := range 2 * serve.Near {
+			wg.Go(func() {
+				if got := s.get(path); got.status != 200 || got.body != content {
+					t.Errorf("far %v: status %d, %d bytes, %v", far, got.status, len(got.body), got.err)
+				}
+				from, to := 100_000*(i%8), len(content)-1-i
+				if got := s.get(path, fmt.Sprintf("Range: bytes=%d-%d", from, to)); got.status != 206 || got.body != content[from:to+1] {
+					t.Errorf("far %v: range: status %d, %d bytes, %v", far, got.status, len(got.body), got.err)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }

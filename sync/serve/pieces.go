@@ -128,8 +128,8 @@ func (c *call) sendFiles(p reply, files *pieces) error {
 	return nil
 }
 
-// copyFile lets the kernel copy n bytes of f from off on to the connection. If
-// they are the last ones, the last chunk of them waits for changed.
+// copyFile sends n bytes of f from off on. If they are the last ones, the last
+// chunk of them waits for changed.
 func (c *call) copyFile(b *blob, f *os.File, off, n int64, last bool, changed func() error) error {
 	if _, err := f.Seek(off, io.SeekStart); err != nil {
 		return err
@@ -142,9 +142,7 @@ func (c *call) copyFile(b *blob, f *os.File, off, n int64, last bool, changed fu
 			}
 		}
 		c.deadline()
-		// The writer's ReadFrom takes it from here: sendfile(2) on a plain
-		// connection.
-		sent, err := io.Copy(c.w, &io.LimitedReader{R: f, N: n})
+		sent, err := c.copy(f, n)
 		c.bytes += sent
 		left -= sent
 		if err != nil {

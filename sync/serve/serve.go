@@ -143,6 +143,8 @@ type Server struct {
 	opts    Options
 	metrics metrics
 	hashing chan struct{} // one for each blob that may be hashed at once
+	near    nearBuffers
+	isNear  func(*http.Request) bool // tests have another one
 
 	life context.Context //nolint:containedctx // ends with Close: hashing outlives the request that asked for it
 	end  context.CancelFunc
@@ -161,7 +163,7 @@ type Server struct {
 // that have one tag for different things are [layout.ErrConflict].
 func New(ctx context.Context, opts Options) (*Server, error) {
 	opts.setDefaults()
-	s := &Server{opts: opts, hashing: make(chan struct{}, processors()), pending: make([]pending, len(opts.Sources))}
+	s := &Server{opts: opts, hashing: make(chan struct{}, processors()), pending: make([]pending, len(opts.Sources)), near: newNearBuffers(), isNear: isNear}
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	for _, src := range opts.Sources {
 		if err := ValidateName(src.Name); err != nil {
