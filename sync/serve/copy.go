@@ -71,7 +71,7 @@ func (c *call) copy(f *os.File, n int64) (sent int64, err error) {
 				return sent, err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // a file returns it as it is
+		if err == io.EOF {
 			return sent, nil
 		}
 		if err != nil {
