@@ -91,6 +91,7 @@ func crashCases() []*crashCase {
 		{name: "index nest", args: []string{"index", "nest", "L", "set", "--by", "arch", "--images"}, layout: "L"},
 		{name: "gc", args: []string{"gc", "L", "--grace", "0"}, layout: "L", gc: true},
 		{name: "pack", args: []string{"pack", "L", "out.oci"}, output: "out.oci"},
+		{name: "pack large blobs", args: []string{"pack", "large", "out.oci"}, output: "out.oci"},
 		{name: "pack over another", args: []string{"pack", "L", "old.oci"}, output: "old.oci"},
 		{name: "pack gz", args: []string{"pack", "L", "out.oci.gz"}, output: "out.oci.gz"},
 		{name: "pack split", args: []string{"pack", "L", "out.oci", "--split", "8K"}, output: "out.oci", split: true},
@@ -158,6 +159,8 @@ func makeTemplate(t *testing.T) string {
 		images = append(images, named(many.image(fmt.Sprintf("layer %d of many", i)), fmt.Sprintf("many-%d", i)))
 	}
 	many.index(images...)
+	large := newRawLayout(t, filepath.Join(dir, "large")) // pack writes these at once, each at its place
+	large.index(named(large.image(strings.Repeat("large", 210<<10)), "a"), named(large.image(strings.Repeat("larger", 180<<10)), "b"))
 	l.blob("x/garbage", "nothing names this")
 	l.blob("x/garbage", "nor this")
 	mustRun(t, dir, "pack", "src", "in.oci")
