@@ -195,6 +195,9 @@ func TestReaderBomb(t *testing.T) {
 		t.Errorf("allocated %d bytes", got)
 	}
 
+	if testing.Short() {
+		return // the rest takes seconds with the race detector
+	}
 	// Without the limit it is just a stream.
 	got, err := read(bytes.NewReader(bomb), compress.Zstd, &compress.ReaderOptions{MaxRatio: -1})
 	if err != nil || len(got) != 128<<20 {

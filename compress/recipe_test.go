@@ -210,6 +210,9 @@ func TestRecipeCheck(t *testing.T) {
 
 // The number of processors reaches neither what is found nor what is written.
 func TestRecipeCores(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds with the race detector, for which TestWriterSameBytes is enough")
+	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	text := words(1<<20 + 300_000)
 	header := []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")

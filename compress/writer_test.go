@@ -98,6 +98,9 @@ func TestWriterGolden(t *testing.T) {
 	in := sample(compress.ZstdFrame + 17)
 	for _, tt := range golden {
 		t.Run(fmt.Sprintf("%s-%d of %d", tt.format, tt.level, tt.size), func(t *testing.T) {
+			if testing.Short() && tt.size > 1<<20 {
+				t.Skip("seconds with the race detector, for which TestWriterSameBytes is enough")
+			}
 			out := pack(t, in[:tt.size], tt.format, tt.level, 1<<20)
 			if got := fmt.Sprintf("%x", sha256.Sum256(out)); got != tt.want {
 				t.Errorf("sha256 of the %d bytes written = %s, want %s", len(out), got, tt.want)
