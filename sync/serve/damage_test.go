@@ -224,6 +224,9 @@ func TestFileGoesWhileSent(t *testing.T) {
 		}, false},
 	} {
 		disturbed := func(t *testing.T, far bool) {
+			if far && testing.Short() {
+				t.Skip("slow with the race detector, for which the other way is enough")
+			}
 			dir := filepath.Join(t.TempDir(), "garden")
 			large := bigLayer(t, dir, content)
 			s := start(t, serve.Options{Sources: []serve.Source{fromPath("garden", dir)}})
