@@ -3,10 +3,8 @@ package archive_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -238,33 +236,12 @@ func TestPackPlacedNoRoom(t *testing.T) {
 
 // The size of a blob does not reach the memory that it takes.
 func TestPackPlacedMemory(t *testing.T) {
-	const size = 64 << 20
-	dir := filepath.Join(t.TempDir(), "l")
-	sourcetest.Write(t, dir)
-	h := sha256.New()
-	if _, err := io.CopyN(h, zeros{}, size); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(filepath.Join(dir, "blobs", "sha256", fmt.Sprintf("%x", h.Sum(nil))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	l := openDir(t, dir)
+	l := largeBlob(t, 64<<20)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err = archive.PackFile(t.Context(), l, filepath.Join(t.TempDir(), "x.oci"), &archive.PackOptions{All: true, NoDigest: true})
+	_, err := archive.PackFile(t.Context(), l, filepath.Join(t.TempDir(), "x.oci"), &archive.PackOptions{All: true, NoDigest: true})
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; err != nil || got > 16<<20 {
 		t.Errorf("PackFile allocated %d bytes in all, %v", got, err)
 	}
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
 }
