@@ -1,7 +1,6 @@
 package sync_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/gardenlinux/gloci-layout/layout/bugtest"
@@ -115,18 +114,6 @@ var publishBugs = []bugtest.Bug{
 
 // TestPublishMutants plants each bug into a copy and wants the test to find it.
 func TestPublishMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the tests once more")
-	}
-	if os.Getenv(bugtest.Variable) != "" {
-		t.Skip("inside a mutant")
-	}
 	// The home of this test is empty: the caches of go are the machine's.
-	path := bugtest.Build(t, "..", publishBugs, []string{"HOME=" + realHome}, "test", "-c")
-	for _, b := range publishBugs {
-		t.Run(b.Name, func(t *testing.T) {
-			t.Parallel()
-			b.Find(t, path)
-		})
-	}
+	bugtest.Mutants(t, "..", publishBugs, "HOME="+realHome)
 }

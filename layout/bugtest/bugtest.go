@@ -64,6 +64,26 @@ func Build(t *testing.T, module string, bugs []Bug, env []string, args ...string
 	return out
 }
 
+// Mutants plants each bug into the tests of the package in the working directory,
+// built once, and wants the test of the bug to find it. module is the directory
+// of the module; env is more of the environment of go.
+func Mutants(t *testing.T, module string, bugs []Bug, env ...string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the tests once more")
+	}
+	if os.Getenv(Variable) != "" {
+		t.Skip("inside a mutant")
+	}
+	path := Build(t, module, bugs, env, "test", "-c")
+	for _, b := range bugs {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			b.Find(t, path)
+		})
+	}
+}
+
 // plant writes the changed files and the overlay that names them to dir.
 func plant(module, dir string, bugs []Bug) (overlay string, err error) {
 	module, err = filepath.Abs(module)

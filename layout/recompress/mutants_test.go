@@ -1,7 +1,6 @@
 package recompress_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/gardenlinux/gloci-layout/layout/bugtest"
@@ -140,17 +139,5 @@ var recompressBugs = []bugtest.Bug{
 
 // TestMutants plants each bug into a copy and wants the test to find it.
 func TestMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the tests once more")
-	}
-	if os.Getenv(bugtest.Variable) != "" {
-		t.Skip("inside a mutant")
-	}
-	path := bugtest.Build(t, "../..", recompressBugs, nil, "test", "-c")
-	for _, b := range recompressBugs {
-		t.Run(b.Name, func(t *testing.T) {
-			t.Parallel()
-			b.Find(t, path)
-		})
-	}
+	bugtest.Mutants(t, "../..", recompressBugs)
 }

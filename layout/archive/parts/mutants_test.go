@@ -1,7 +1,6 @@
 package parts_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/gardenlinux/gloci-layout/layout/bugtest"
@@ -176,17 +175,5 @@ var partsBugs = []bugtest.Bug{
 
 // TestMutants plants each bug into a copy and wants the test to find it.
 func TestMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the tests once more")
-	}
-	if os.Getenv(bugtest.Variable) != "" {
-		t.Skip("inside a mutant")
-	}
-	path := bugtest.Build(t, "../../..", partsBugs, nil, "test", "-c")
-	for _, b := range partsBugs {
-		t.Run(b.Name, func(t *testing.T) {
-			t.Parallel()
-			b.Find(t, path)
-		})
-	}
+	bugtest.Mutants(t, "../../..", partsBugs)
 }
