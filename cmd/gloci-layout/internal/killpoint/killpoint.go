@@ -200,6 +200,10 @@ func run(ctx context.Context, cmd Command, plan Plan) (*Result, error) {
 	stop()
 	_ = c.Process.Release()
 	switch {
+	case late && ctx.Err() != nil: // before err: it may say no more than that the command died amid a step of ours
+		return nil, ctx.Err()
+	case late && err != nil:
+		return nil, fmt.Errorf("%w: %s after %v: %w", ErrTimeout, filepath.Base(cmd.Path), timeout, err)
 	case err != nil:
 		return nil, err
 	case ctx.Err() != nil:

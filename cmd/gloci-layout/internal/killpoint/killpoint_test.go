@@ -374,6 +374,25 @@ func TestTimeoutAndCancel(t *testing.T) {
 	}
 }
 
+// The end may come at any moment, also while the command is being prepared.
+func TestCancelEarly(t *testing.T) {
+	cmd := Command{Path: "/proc/self/exe", Args: []string{"x"}, Env: []string{"KILLPOINT_PROGRAM=hang"}, Under: t.TempDir()}
+	for after := time.Duration(0); after < 12*time.Millisecond; after += 200 * time.Microsecond {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		_, err := Run(ctx, cmd, Plan{})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("Run with a context for %v = %v", after, err)
+		}
+		cmd.Timeout = max(after, 1)
+		_, err = Run(t.Context(), cmd, Plan{})
+		cmd.Timeout = 0
+		if !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("Run for %v = %v", after, err)
+		}
+	}
+}
+
 // Traces at the same time, and children of package exec beside them, keep apart.
 func TestParallel(t *testing.T) {
 	var wg sync.WaitGroup
