@@ -15,7 +15,11 @@ TOOLS   := $(CURDIR)/.tools/bin
 PEERS   := $(TOOLS)/registry $(TOOLS)/crane $(TOOLS)/regctl $(TOOLS)/conformance
 GOFILES  = $(shell git ls-files --cached --others --exclude-standard -- "*.go")
 
+# -trimpath for all that go compiles, also within tests: else the packages that
+# the program shares with its tests, and all tools with each other, are compiled
+# once more.
 export CGO_ENABLED := 0
+export GOFLAGS     := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 export GOTOOLCHAIN ?= local
 GOFLAGS_ALL := -tags=$(TAGS)
 LDFLAGS     := -s -w -buildid= -X main.buildVersion=$(VERSION)
@@ -50,7 +54,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/gloci-layout
-	$(GO) build -trimpath -buildvcs=auto $(GOFLAGS_ALL) -ldflags '$(LDFLAGS)' -o bin/gloci-layout ./cmd/gloci-layout
+	$(GO) build -buildvcs=auto $(GOFLAGS_ALL) -ldflags '$(LDFLAGS)' -o bin/gloci-layout ./cmd/gloci-layout
 
 .PHONY: install
 install: build ## install the program, its manual pages and shell completions below PREFIX
@@ -112,9 +116,10 @@ generate: ## write the generated part of docs/cli.md
 check-generated:
 	$(GO) test $(GOFLAGS_ALL) -count=1 -run '^TestReference$$' ./cmd/gloci-layout
 
+# Not optimized: that it builds is all that is asked.
 .PHONY: check-darwin
 check-darwin:
-	GOOS=darwin GOARCH=arm64 $(GO) build $(GOFLAGS_ALL) ./cmd/... ./compress/... ./layout/... ./sync/...
+	GOOS=darwin GOARCH=arm64 $(GO) build -gcflags='all=-N -l' $(GOFLAGS_ALL) ./cmd/... ./compress/... ./layout/... ./sync/...
 
 # The race detector needs cgo.
 .PHONY: check-race
@@ -189,7 +194,7 @@ $(TOOLS)/.$(1)-$(lastword $($(1))):
 		ln -s "$$$$found" $(TOOLS)/$(1); \
 	else \
 		echo "installing $(firstword $($(1))) $(lastword $($(1)))"; \
-		GOFLAGS= GOBIN=$(TOOLS) $(GO) install $(firstword $($(1)))@$(lastword $($(1))); \
+		GOFLAGS=-trimpath GOBIN=$(TOOLS) $(GO) install $(firstword $($(1)))@$(lastword $($(1))); \
 	fi
 	@touch $$@
 endef
