@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"sync"
 
@@ -127,55 +126,52 @@ func (c *call) sendBlob(p reply) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
+	return b.changed()
 }
 
 func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 	b := p.b
-	f, off, size, err := frozen{b.home}.Section(ctx, b.digest)
+	f, err := openFiles(ctx, b)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return c.sendPieces(ctx, p)
+		if c.r.Method == http.MethodHead {
+			c.header(p)
+			return false, nil
+		}
+		return false, c.sendSource(ctx, p)
 	}
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // only read
-	if size != b.size {
-		return false, fmt.Errorf("%s: blob %s: %w: %d bytes, want %d", b.home.src, b.digest, layout.ErrMismatch, size, b.size)
-	}
-	before, err := stampOf(f)
-	if err != nil {
-		return false, err
-	}
-	good, bad := b.state.of(before)
+	defer f.close() //nolint:errcheck // only read
+	good, bad := b.state.of(f.stamp)
 	switch {
 	case bad:
-		return false, damaged(b)
+		return false, b.damaged()
 	case c.r.Method == http.MethodHead:
 		c.header(p)
 		return false, nil
 	case good:
-	case size > c.s.opts.VerifyLimit && !p.partial:
-		err := c.stream(p, layout.VerifyReader(ctx, part(f, off, size), b.descriptor()))
+	case b.size > c.s.opts.VerifyLimit && !p.partial:
+		err := c.stream(p, f.reader(ctx))
 		if err != nil && c.status != 0 && !errors.Is(err, layout.ErrMismatch) {
 			// The client is gone in the middle; it may come back for the rest.
 			c.s.startHash(c.held, b)
 			return false, err
 		}
-		return false, c.s.judge(b, f, before, err)
+		return false, c.s.judge(f, err)
 	default:
 		hashed, err := c.s.hash(ctx, c.held, b)
 		if err != nil {
 			return false, err
 		}
-		if hashed != before {
+		if hashed != f.stamp {
 			return true, nil
 		}
 	}
 	if p.length <= small {
-		return false, c.sendSmall(p, f, off, before)
+		return false, c.sendSmall(p, f)
 	}
-	return false, c.sendFile(p, f, off, before)
+	return false, c.sendFiles(p, f)
 }
 
 // header sends the header of p.
@@ -209,33 +205,57 @@ func (c *call) deadline() {
 	_ = http.NewResponseController(c.w).SetWriteDeadline(now().Add(c.s.opts.WriteTimeout))
 }
 
-func (c *call) sendSmall(p reply, f *os.File, off int64, verified stamp) error {
+func (c *call) sendSmall(p reply, f *files) error {
 	buf := buffers.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
 	defer buffers.Put(buf)
 	part := (*buf)[:p.length]
-	if _, err := f.ReadAt(part, off+p.start); err != nil && !(errors.Is(err, io.EOF) && p.length == 0) {
+	if _, err := io.ReadFull(f.section(p.start, p.length), part); err != nil {
 		return err
 	}
-	if err := unchanged(p.b, f, verified); err != nil {
+	if err := f.unchanged(); err != nil {
 		return err
 	}
 	c.header(p)
 	return c.write(part)
 }
 
-// sendFile lets the kernel copy from the file to the connection. The last chunk
-// goes out only if the file is still what was verified.
-func (c *call) sendFile(p reply, f *os.File, off int64, verified stamp) error {
+// sendFiles lets the kernel copy from files that were verified to the connection.
+// The last chunk goes out only if they are still what was verified.
+func (c *call) sendFiles(p reply, f *files) error {
 	c.header(p)
-	return c.copyFile(p.b, f, off+p.start, p.length, true, func() error { return unchanged(p.b, f, verified) })
+	left := p.length
+	for _, section := range f.sections(p.start, p.length) {
+		left -= section.Size
+		if err := c.sendSection(f, section, left == 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func unchanged(b *blob, f *os.File, verified stamp) error {
-	after, err := stampOf(f)
-	if err == nil && !verified.sameContent(after) {
-		err = fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
+func (c *call) sendSection(f *files, section layout.Piece, last bool) error {
+	if _, err := section.File.Seek(section.Off, io.SeekStart); err != nil {
+		return err
 	}
-	return err
+	for left := section.Size; left > 0; {
+		n := min(left, chunk)
+		if last && n == left {
+			if err := f.unchanged(); err != nil {
+				return err
+			}
+		}
+		c.deadline()
+		sent, err := c.copy(section.File, n)
+		c.bytes += sent
+		left -= sent
+		if err != nil {
+			return err
+		}
+		if sent < n {
+			return fmt.Errorf("%s: blob %s: %w: the file was cut while it was sent", f.blob.home.src, f.blob.digest, layout.ErrMismatch)
+		}
+	}
+	return nil
 }
 
 // sendSource sends what only the source itself can read.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"sync"
 
@@ -93,27 +92,20 @@ func (s *Server) hashNow(b *blob) (_ stamp, err error) {
 	case <-s.life.Done():
 		return stamp{}, context.Cause(s.life)
 	}
-	f, off, size, err := frozen{b.home}.Section(s.life, b.digest)
+	f, err := openFiles(s.life, b)
 	if err != nil {
 		return stamp{}, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	before, err := stampOf(f)
-	if err != nil {
-		return stamp{}, err
-	}
-	rc := layout.VerifyReader(s.life, part(f, off, size), b.descriptor())
-	_, err = io.CopyBuffer(io.Discard, onlyReader{rc}, make([]byte, 256<<10))
-	return before, s.judge(b, f, before, err)
+	defer func() { err = errors.Join(err, f.close()) }()
+	_, err = io.CopyBuffer(io.Discard, onlyReader{f.reader(s.life)}, make([]byte, 256<<10))
+	return f.stamp, s.judge(f, err)
 }
 
-// errChanged reports a file that was written while it was read or sent.
-var errChanged = fmt.Errorf("%w: the file was written meanwhile", layout.ErrMismatch)
-
 // judge draws the conclusion from a read of all of f that ended with err. What
-// was read is right if there is none, whatever the file has now.
-func (s *Server) judge(b *blob, f *os.File, before stamp, err error) error {
-	after, statErr := stampOf(f)
+// was read is right if there is none, whatever the files have now.
+func (s *Server) judge(f *files, err error) error {
+	b, before := f.blob, f.stamp
+	after, statErr := f.now()
 	switch {
 	case statErr != nil:
 		return errors.Join(err, statErr)
@@ -124,7 +116,7 @@ func (s *Server) judge(b *blob, f *os.File, before stamp, err error) error {
 			b.state.learn(before, true)
 		}
 	case errors.Is(err, layout.ErrMismatch) && !before.sameContent(after):
-		err = fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
+		err = b.changed()
 	case errors.Is(err, layout.ErrMismatch):
 		s.metrics.damaged.Add(1)
 		if after == before {
@@ -139,15 +131,5 @@ func (b *blob) descriptor() ocispec.Descriptor {
 	return ocispec.Descriptor{Digest: b.digest, Size: b.size}
 }
 
-// part returns size bytes of f from off on. Closing it does not close f.
-func part(f *os.File, off, size int64) io.ReadCloser {
-	return io.NopCloser(io.NewSectionReader(f, off, size))
-}
-
 // onlyReader hides everything but Read.
 type onlyReader struct{ io.Reader }
-
-// damaged is the error for content that was found damaged before.
-func damaged(b *blob) error {
-	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, layout.ErrMismatch)
-}
