@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 const (
@@ -28,15 +29,15 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, small); return &b }}
 
 // A reply is the part of a blob that a response has.
 type reply struct {
-	b             *blob
+	b             *content.Blob
 	start, length int64
 	partial       bool
 }
 
 // blob answers with a blob or a range of it (distribution-spec, "Pulling
 // blobs").
-func (c *call) blob(rep *repo, reference string) {
-	b := c.held.blob(rep, digest.Digest(reference), c.start)
+func (c *call) blob(rep *content.Repo, reference string) {
+	b := c.held.Blob(rep, digest.Digest(reference), c.start)
 	if b == nil {
 		if _, ok := c.digest(reference); ok {
 			c.unknownBlob(rep, reference)
@@ -44,19 +45,19 @@ func (c *call) blob(rep *repo, reference string) {
 		return
 	}
 	h := c.w.Header()
-	h["Docker-Content-Digest"] = []string{string(b.digest)}
-	etag := etagOf(b.digest)
+	h["Docker-Content-Digest"] = []string{string(b.Digest)}
+	etag := content.ETagOf(b.Digest)
 	h["Etag"] = []string{etag}
 	if c.notModified(etag) {
 		return
 	}
 	h["Accept-Ranges"] = inBytes
-	p := reply{b: b, length: b.size}
+	p := reply{b: b, length: b.Size}
 	// A HEAD tells of the whole (RFC 9110, section 14.2).
 	if header := c.r.Header.Get("Range"); header != "" && c.r.Method == http.MethodGet && c.stillTheSame(etag) {
-		start, length, ok := parseRange(header, b.size)
+		start, length, ok := parseRange(header, b.Size)
 		if ok && length == 0 {
-			h.Set("Content-Range", fmt.Sprintf("bytes */%d", b.size))
+			h.Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size))
 			c.fail(http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "the range has no byte of the blob", nil)
 			return
 		}
@@ -71,7 +72,7 @@ func (c *call) blob(rep *repo, reference string) {
 		case errors.Is(err, layout.ErrNotFound):
 			c.unknownBlob(rep, reference) // it was there when the source was loaded
 		default:
-			c.broken(b.digest, err)
+			c.broken(b.Digest, err)
 		}
 	}
 }
@@ -82,8 +83,8 @@ func (c *call) stillTheSame(etag string) bool {
 	return header == "" || header == etag
 }
 
-func (c *call) unknownBlob(rep *repo, reference string) {
-	c.fail(http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", map[string]string{"name": rep.name, "digest": reference})
+func (c *call) unknownBlob(rep *content.Repo, reference string) {
+	c.fail(http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to registry", map[string]string{"name": rep.Name, "digest": reference})
 }
 
 // broken answers that the source is at fault.
@@ -102,10 +103,10 @@ func (c *call) broken(d digest.Digest, err error) {
 }
 
 // abort breaks the connection, so that nobody takes what was sent for whole.
-func (c *call) abort(b *blob, err error) {
+func (c *call) abort(b *content.Blob, err error) {
 	c.err = err
 	if errors.Is(err, layout.ErrMismatch) {
-		c.s.opts.Log.Error("the stored content does not match its digest: the response was cut off", "digest", b.digest, "error", err)
+		c.s.opts.Log.Error("the stored content does not match its digest: the response was cut off", "digest", b.Digest, "error", err)
 	}
 	panic(http.ErrAbortHandler)
 }
@@ -114,24 +115,24 @@ func (c *call) abort(b *blob, err error) {
 // caller.
 func (c *call) sendBlob(p reply) error {
 	b := p.b
-	if b.data != nil {
+	if b.Data != nil {
 		c.header(p)
-		return c.write(b.data[p.start : p.start+p.length])
+		return c.write(b.Data[p.start : p.start+p.length])
 	}
 	ctx := c.r.Context()
 	// More than once only if the file is replaced all the time.
 	for range 4 {
 		again, err := c.trySend(ctx, p)
-		if !again && !(errors.Is(err, errChanged) && c.status == 0) {
+		if !again && !(errors.Is(err, content.ErrChanged) && c.status == 0) {
 			return err
 		}
 	}
-	return b.changed()
+	return b.Error(content.ErrChanged)
 }
 
 func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 	b := p.b
-	f, err := openFiles(ctx, b)
+	f, err := b.Files(ctx)
 	if errors.Is(err, errors.ErrUnsupported) {
 		if c.r.Method == http.MethodHead {
 			c.header(p)
@@ -142,34 +143,31 @@ func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.close() //nolint:errcheck // only read
-	good, bad := b.state.of(f.stamp)
+	defer f.Close() //nolint:errcheck // only read
+	good, bad := f.Known()
 	switch {
 	case bad:
-		return false, b.damaged()
+		return false, b.Error(layout.ErrMismatch)
 	case c.r.Method == http.MethodHead:
 		c.header(p)
 		return false, nil
 	case good:
-	case b.size > c.s.opts.VerifyLimit && !p.partial:
-		err := c.stream(p, f.reader(ctx))
+	case b.Size > c.s.opts.VerifyLimit && !p.partial:
+		err := c.stream(p, f.Reader(ctx))
 		if err != nil && c.status != 0 && !errors.Is(err, layout.ErrMismatch) {
 			// The client is gone in the middle; it may come back for the rest.
-			c.s.startHash(c.held, b)
+			c.s.content.StartHash(c.held, b)
 			return false, err
 		}
-		return false, c.s.judge(f, err)
+		return false, c.s.content.Judge(f, err)
 	default:
-		hashed, err := c.s.hash(ctx, c.held, b)
+		same, err := c.s.content.Hash(ctx, c.held, f)
 		if err != nil {
 			return false, err
 		}
-		if hashed != f.stamp {
+		if !same {
 			return true, nil
 		}
-	}
-	if p.length <= small {
-		return false, c.sendSmall(p, f)
 	}
 	return false, c.sendFiles(p, f)
 }
@@ -182,7 +180,7 @@ func (c *call) header(p reply) {
 	h["Content-Length"] = []string{strconv.FormatInt(p.length, 10)}
 	c.deadline()
 	if p.partial {
-		h["Content-Range"] = []string{fmt.Sprintf("bytes %d-%d/%d", p.start, p.start+p.length-1, p.b.size)}
+		h["Content-Range"] = []string{fmt.Sprintf("bytes %d-%d/%d", p.start, p.start+p.length-1, p.b.Size)}
 		c.status = http.StatusPartialContent
 	} else {
 		c.status = http.StatusOK
@@ -205,42 +203,46 @@ func (c *call) deadline() {
 	_ = http.NewResponseController(c.w).SetWriteDeadline(now().Add(c.s.opts.WriteTimeout))
 }
 
-func (c *call) sendSmall(p reply, f *files) error {
+func (c *call) sendSmall(p reply, f *content.Files) error {
 	buf := buffers.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
 	defer buffers.Put(buf)
 	part := (*buf)[:p.length]
-	if _, err := io.ReadFull(f.section(p.start, p.length), part); err != nil {
+	if _, err := io.ReadFull(f.Section(p.start, p.length), part); err != nil {
 		return err
 	}
-	if err := f.unchanged(); err != nil {
+	if err := f.Unchanged(); err != nil {
 		return err
 	}
 	c.header(p)
 	return c.write(part)
 }
 
-// sendFiles lets the kernel copy from files that were verified to the connection.
-// The last chunk goes out only if they are still what was verified.
-func (c *call) sendFiles(p reply, f *files) error {
+// sendFiles sends p from files that were verified. What is not small the kernel
+// copies to the connection. The last chunk goes out only if they are still what was
+// verified.
+func (c *call) sendFiles(p reply, f *content.Files) error {
+	if p.length <= small {
+		return c.sendSmall(p, f)
+	}
 	c.header(p)
 	left := p.length
-	for _, section := range f.sections(p.start, p.length) {
+	for _, section := range f.Sections(p.start, p.length) {
 		left -= section.Size
-		if err := c.sendSection(f, section, left == 0); err != nil {
+		if err := c.sendSection(p, f, section, left == 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *call) sendSection(f *files, section layout.Piece, last bool) error {
+func (c *call) sendSection(p reply, f *content.Files, section layout.Piece, last bool) error {
 	if _, err := section.File.Seek(section.Off, io.SeekStart); err != nil {
 		return err
 	}
 	for left := section.Size; left > 0; {
 		n := min(left, chunk)
 		if last && n == left {
-			if err := f.unchanged(); err != nil {
+			if err := f.Unchanged(); err != nil {
 				return err
 			}
 		}
@@ -252,7 +254,7 @@ func (c *call) sendSection(f *files, section layout.Piece, last bool) error {
 			return err
 		}
 		if sent < n {
-			return fmt.Errorf("%s: blob %s: %w: the file was cut while it was sent", f.blob.home.src, f.blob.digest, layout.ErrMismatch)
+			return p.b.Error(fmt.Errorf("%w: the file was cut while it was sent", layout.ErrMismatch))
 		}
 	}
 	return nil
@@ -260,14 +262,14 @@ func (c *call) sendSection(f *files, section layout.Piece, last bool) error {
 
 // sendSource sends what only the source itself can read.
 func (c *call) sendSource(ctx context.Context, p reply) error {
-	rc, err := p.b.home.src.Blob(ctx, p.b.descriptor())
+	rc, err := p.b.Open(ctx)
 	if err != nil {
 		return err
 	}
 	err = c.stream(p, rc)
 	if err == nil {
-		c.s.metrics.verified.Add(1)
-		c.s.metrics.verifiedBytes.Add(p.b.size)
+		c.s.content.Counters.Verified.Add(1)
+		c.s.content.Counters.VerifiedBytes.Add(p.b.Size)
 	}
 	return errors.Join(err, rc.Close())
 }

@@ -3,14 +3,12 @@ package serve
 import (
 	"net/http"
 	"time"
+
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
-// Unwrapped internals, for tests.
-var (
-	IsName     = isName
-	IsTag      = isTag
-	ParseRange = parseRange
-)
+// ParseRange is parseRange, for tests.
+var ParseRange = parseRange
 
 // Settle is how long a file has to be left alone until it is taken to be settled.
 const Settle = 40 * time.Millisecond
@@ -21,4 +19,4 @@ func (s *Server) Far() { s.isNear = func(*http.Request) bool { return false } }
 // Near is how many copies to clients on this machine go on at once.
 const Near = maxNear
 
-func init() { unsettled = Settle }
+func init() { content.Unsettled = Settle }

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 // A call is one request while it is answered.
@@ -20,7 +20,7 @@ type call struct {
 	s     *Server
 	w     http.ResponseWriter
 	r     *http.Request
-	held  *set
+	held  *content.Set
 	start time.Time
 
 	route  string // for metrics: the kind of request
@@ -33,14 +33,12 @@ type call struct {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{s: s, w: w, r: r, start: now(), route: "other"}
-	c.held = s.acquire()
+	c.held = s.content.Acquire()
 	s.metrics.inFlight.Add(1)
 	defer func() {
 		s.metrics.inFlight.Add(-1)
 		if c.held != nil {
-			if err := s.release(c.held); err != nil {
-				s.opts.Log.Warn("closing what is served no more", "error", err)
-			}
+			s.content.Release(c.held)
 		}
 		broken := recover()
 		c.done(broken)
@@ -88,7 +86,7 @@ var (
 	apiVersion = []string{"registry/2.0"}
 	noSniff    = []string{"nosniff"}
 	typeJSON   = []string{"application/json"}
-	typeBlob   = []string{typeBytes}
+	typeBlob   = []string{content.TypeBytes}
 	inBytes    = []string{"bytes"}
 )
 
@@ -148,9 +146,9 @@ func (c *call) registry(path string) {
 		c.catalog()
 		return
 	}
-	rep := c.held.repos[to.name]
+	rep := c.held.Repos[to.name]
 	if rep == nil {
-		if !isName(to.name) {
+		if !content.IsName(to.name) {
 			c.fail(http.StatusBadRequest, "NAME_INVALID", "invalid repository name", map[string]string{"name": to.name})
 			return
 		}
@@ -178,35 +176,35 @@ func (c *call) digest(s string) (digest.Digest, bool) {
 	return d, err == nil
 }
 
-func (c *call) manifest(rep *repo, reference string) {
-	doc := rep.tags[reference]
+func (c *call) manifest(rep *content.Repo, reference string) {
+	doc := rep.Tags[reference]
 	if doc == nil && strings.IndexByte(reference, ':') >= 0 {
 		d, ok := c.digest(reference)
 		if !ok {
 			return
 		}
-		doc = c.held.document(rep, d, c.start)
+		doc = c.held.Document(rep, d, c.start)
 	}
 	if doc == nil {
-		c.fail(http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to registry", map[string]string{"name": rep.name, "reference": reference})
+		c.fail(http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to registry", map[string]string{"name": rep.Name, "reference": reference})
 		return
 	}
 	h := c.w.Header()
-	h["Docker-Content-Digest"] = doc.contentDigest
-	h["Etag"] = doc.etag
-	if c.notModified(doc.etag[0]) {
+	h["Docker-Content-Digest"] = doc.ContentDigest
+	h["Etag"] = doc.ETag
+	if c.notModified(doc.ETag[0]) {
 		return
 	}
-	raw := doc.raw
-	if raw == nil && c.r.Method != http.MethodHead {
+	var raw []byte
+	if c.r.Method != http.MethodHead {
 		var err error
-		if raw, err = layout.ReadAll(c.r.Context(), doc.home.src, ocispec.Descriptor{Digest: doc.digest, Size: doc.size}, layout.MaxDocument); err != nil {
-			c.broken(doc.digest, err)
+		if raw, err = doc.Read(c.r.Context()); err != nil {
+			c.broken(doc.Digest, err)
 			return
 		}
 	}
-	h["Content-Type"] = doc.contentType
-	h["Content-Length"] = doc.contentLength
+	h["Content-Type"] = doc.ContentType
+	h["Content-Length"] = doc.ContentLength
 	h["X-Content-Type-Options"] = noSniff
 	c.send(http.StatusOK, raw)
 }
@@ -339,17 +337,17 @@ func (c *call) link(query url.Values) {
 	c.w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)
 }
 
-func (c *call) tags(rep *repo) {
-	c.list(rep.sorted, func(page []string) any {
+func (c *call) tags(rep *content.Repo) {
+	c.list(rep.TagNames, func(page []string) any {
 		return struct {
 			Name string   `json:"name"`
 			Tags []string `json:"tags"`
-		}{rep.name, page}
+		}{rep.Name, page}
 	})
 }
 
 func (c *call) catalog() {
-	c.list(c.held.names, func(page []string) any {
+	c.list(c.held.Names, func(page []string) any {
 		return struct {
 			Repositories []string `json:"repositories"`
 		}{page}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 // buckets are the upper bounds of the histogram of durations.
@@ -25,12 +27,7 @@ var buckets = []time.Duration{
 
 // metrics are what /metrics shows.
 type metrics struct {
-	inFlight, connections     atomic.Int64
-	verified, verifiedBytes   atomic.Int64
-	damaged                   atomic.Int64
-	reloads, reloadFailed     atomic.Int64
-	repositories, tags, blobs atomic.Int64
-	loadedAt                  atomic.Int64 // seconds since 1970
+	inFlight, connections atomic.Int64
 
 	mu     sync.Mutex
 	routes map[routeKey]*routeMetrics
@@ -81,26 +78,10 @@ func (m *metrics) connState(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// loaded takes note of what is served from now on.
-func (m *metrics) loaded(x *set) {
-	tags, blobs := 0, 0
-	for _, r := range x.repos {
-		tags += len(r.tags)
-	}
-	for _, snap := range x.sources {
-		blobs += len(snap.blobs)
-	}
-	m.repositories.Store(int64(len(x.repos)))
-	m.tags.Store(int64(tags))
-	m.blobs.Store(int64(blobs))
-	m.loadedAt.Store(now().Unix())
-	m.reloads.Add(1)
-}
-
 // showMetrics answers in the text format of Prometheus.
 func (c *call) showMetrics() {
 	var b bytes.Buffer
-	m := &c.s.metrics
+	m, n := &c.s.metrics, &c.s.content.Counters
 	m.writeRoutes(&b)
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
@@ -110,15 +91,15 @@ func (c *call) showMetrics() {
 	}{
 		{"gloci_serve_requests_in_flight", "gauge", "Requests that are being answered.", m.inFlight.Load()},
 		{"gloci_serve_connections", "gauge", "Open connections.", m.connections.Load()},
-		{"gloci_serve_verified_blobs_total", "counter", "Blobs that were hashed and found right.", m.verified.Load()},
-		{"gloci_serve_verified_bytes_total", "counter", "Bytes of those blobs.", m.verifiedBytes.Load()},
-		{"gloci_serve_damaged_blobs_total", "counter", "Blobs that were hashed and found damaged.", m.damaged.Load()},
-		{"gloci_serve_loads_total", "counter", "Times that what is served was made or replaced.", m.reloads.Load()},
-		{"gloci_serve_load_failures_total", "counter", "Changes of sources that could not be served.", m.reloadFailed.Load()},
-		{"gloci_serve_loaded_timestamp_seconds", "gauge", "When what is served was loaded.", m.loadedAt.Load()},
-		{"gloci_serve_repositories", "gauge", "Repositories that are served.", m.repositories.Load()},
-		{"gloci_serve_tags", "gauge", "Tags that are served.", m.tags.Load()},
-		{"gloci_serve_blobs", "gauge", "Blobs that are served, manifests included.", m.blobs.Load()},
+		{"gloci_serve_verified_blobs_total", "counter", "Blobs that were hashed and found right.", n.Verified.Load()},
+		{"gloci_serve_verified_bytes_total", "counter", "Bytes of those blobs.", n.VerifiedBytes.Load()},
+		{"gloci_serve_damaged_blobs_total", "counter", "Blobs that were hashed and found damaged.", n.Damaged.Load()},
+		{"gloci_serve_loads_total", "counter", "Times that what is served was made or replaced.", n.Loads.Load()},
+		{"gloci_serve_load_failures_total", "counter", "Changes of sources that could not be served.", n.LoadFailures.Load()},
+		{"gloci_serve_loaded_timestamp_seconds", "gauge", "When what is served was loaded.", n.LoadedAt.Load()},
+		{"gloci_serve_repositories", "gauge", "Repositories that are served.", n.Repositories.Load()},
+		{"gloci_serve_tags", "gauge", "Tags that are served.", n.Tags.Load()},
+		{"gloci_serve_blobs", "gauge", "Blobs that are served, manifests included.", n.Blobs.Load()},
 		{"go_goroutines", "gauge", "Goroutines.", int64(runtime.NumGoroutine())},
 		{"go_memstats_heap_inuse_bytes", "gauge", "Bytes of the heap that are in use.", int64(mem.HeapInuse)},
 		{"go_memstats_sys_bytes", "gauge", "Bytes that the program has from the system.", int64(mem.Sys)},
@@ -226,6 +207,6 @@ func (w *pageWriter) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *pageWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func contextWith(ctx context.Context, held *set) context.Context {
+func contextWith(ctx context.Context, held *content.Set) context.Context {
 	return context.WithValue(ctx, repositoriesKey{}, held)
 }

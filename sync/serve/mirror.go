@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 // MirrorKinds are the clients that [Server.MirrorConfig] writes for.
@@ -21,30 +22,27 @@ const exampleHost = "registry.example.com"
 // names and Source.Host name. Another kind than those of [MirrorKinds] is
 // [layout.ErrInvalid].
 func (s *Server) MirrorConfig(kind, address string) (string, error) {
-	held := s.acquire()
+	held := s.content.Acquire()
 	if held == nil {
 		return "", fmt.Errorf("the server is closed: %w", layout.ErrNotFound)
 	}
+	defer s.content.Release(held)
 	m := mirror{address: address, url: "http://" + address, secure: s.opts.TLS != nil, set: held, hosts: map[string]bool{}}
 	if m.secure {
 		m.url = "https://" + address
 	}
-	for _, r := range held.repos {
-		for host := range r.hosts {
+	for _, r := range held.Repos {
+		for host := range r.Hosts {
 			m.hosts[host] = true
 		}
 	}
-	text, err := m.write(kind)
-	if closeErr := s.release(held); err == nil {
-		err = closeErr
-	}
-	return text, err
+	return m.write(kind)
 }
 
 type mirror struct {
 	address, url string
 	secure       bool
-	set          *set
+	set          *content.Set
 	hosts        map[string]bool
 }
 
@@ -95,15 +93,15 @@ func upstream(host string) string {
 
 // flux has no mirrors: each source names where it is.
 func (m *mirror) flux(b *strings.Builder) {
-	for i, name := range m.set.names {
-		r := m.set.repos[name]
+	for i, name := range m.set.Names {
+		r := m.set.Repos[name]
 		if i > 0 {
 			b.WriteString("---\n")
 		}
 		fmt.Fprintf(b, "apiVersion: source.toolkit.fluxcd.io/v1\nkind: OCIRepository\nmetadata:\n  name: %q\n  namespace: flux-system\n"+
 			"spec:\n  interval: 5m\n  url: %q\n  insecure: %t\n", objectName(name), "oci://"+m.address+"/"+name, !m.secure)
-		if len(r.sorted) > 0 {
-			fmt.Fprintf(b, "  ref:\n    tag: %q\n", r.sorted[len(r.sorted)-1])
+		if len(r.TagNames) > 0 {
+			fmt.Fprintf(b, "  ref:\n    tag: %q\n", r.TagNames[len(r.TagNames)-1])
 		}
 	}
 }

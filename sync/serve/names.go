@@ -1,92 +1,36 @@
 package serve
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
-const (
-	maxNameLength = 255
-	maxTagLength  = 128
-)
-
-func isAlphanumeric(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
-
-// isName tells whether s is the name of a repository: components of letters and
-// digits with ".", "_", "__" or any number of "-" between them.
-func isName(s string) bool {
-	if len(s) > maxNameLength {
-		return false
+// ValidateName tells whether name may be that of a repository
+// (distribution-spec, "Pulling manifests"); if not, the error is
+// [layout.ErrInvalid].
+func ValidateName(name string) error {
+	if !content.IsName(name) {
+		return layout.WithHint(fmt.Errorf("%w repository name %.300q", layout.ErrInvalid, name),
+			"a name has lower-case letters and digits, between them . _ - and /")
 	}
-	for component := range strings.SplitSeq(s, "/") {
-		if !isComponent(component) {
-			return false
-		}
-	}
-	return true
-}
-
-func isComponent(s string) bool {
-	for {
-		n := 0
-		for n < len(s) && isAlphanumeric(s[n]) {
-			n++
-		}
-		if n == 0 {
-			return false
-		}
-		if s = s[n:]; s == "" {
-			return true
-		}
-		separator := len(s) - len(strings.TrimLeft(s, s[:1]))
-		switch {
-		case s[0] == '.' && separator == 1, s[0] == '_' && separator <= 2, s[0] == '-':
-			s = s[separator:]
-		default:
-			return false
-		}
-	}
-}
-
-// isTag tells whether s may be a tag.
-func isTag(s string) bool {
-	if s == "" || len(s) > maxTagLength || s[0] == '.' || s[0] == '-' {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if !isAlphanumeric(c) && (c < 'A' || c > 'Z') && c != '_' && c != '.' && c != '-' {
-			return false
-		}
-	}
-	return true
+	return nil
 }
 
 // SplitHost cuts the host off a name, as in ghcr.io/gardenlinux/gardenlinux. A
 // host has a dot or a port, or is localhost; the host of other names is "".
 func SplitHost(name string) (host, repository string) {
-	first, rest, ok := strings.Cut(name, "/")
-	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
-		return first, rest
-	}
-	return "", name
+	return content.SplitHost(name)
 }
 
 // SplitRefName returns what a ref name is in a registry: [host/]repository:tag
 // names a repository, anything else is a tag of the repository of the source,
 // for which host and repository are "". False means that it can be no tag.
 func SplitRefName(refName string) (host, repository, tag string, ok bool) {
-	tag = refName
-	if colon := strings.LastIndexByte(refName, ':'); colon > strings.LastIndexByte(refName, '/') {
-		host, repository = SplitHost(refName[:colon])
-		tag = refName[colon+1:]
-		if !isName(repository) {
-			return "", "", "", false
-		}
-	}
-	return host, repository, tag, isTag(tag)
+	return content.SplitRefName(refName)
 }
 
 // NameOf makes the name of a repository from the path of a source: its base name
@@ -103,7 +47,7 @@ func NameOf(path string) string {
 	pending := byte(0)
 	for i := range len(name) {
 		switch c := name[i]; {
-		case isAlphanumeric(c):
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
 			if pending != 0 && b.Len() > 0 {
 				b.WriteByte(pending)
 			}

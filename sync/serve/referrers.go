@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 // maxReferrers bounds the entries of one list of referrers, in bytes; what is
@@ -15,12 +17,12 @@ const maxReferrers = 1 << 20 // 1 MiB
 
 // referrers lists what has reference as its subject (distribution-spec, "Listing
 // Referrers"). Also of what is not there: then the list is empty.
-func (c *call) referrers(rep *repo, reference string) {
+func (c *call) referrers(rep *content.Repo, reference string) {
 	d, ok := c.digest(reference)
 	if !ok {
 		return
 	}
-	found := c.held.referrers(rep, d)
+	found := c.held.Referrers(rep, d)
 	query := c.r.URL.Query()
 	artifactType := query.Get("artifactType")
 	if artifactType != "" {

@@ -240,38 +240,14 @@ func TestSourcesAreClosed(t *testing.T) {
 	eventually(t, "the end of the first source", func() bool { return opened[0].isClosed() })
 }
 
-// Ref names become tags of repositories.
-func TestRefNames(t *testing.T) {
-	for refName, want := range map[string][4]string{
-		"app":                                  {"", "", "app", "true"},
-		"1.2.3_x-Y":                            {"", "", "1.2.3_x-Y", "true"},
-		"ghcr.io/gardenlinux/gardenlinux:1877": {"ghcr.io", "gardenlinux/gardenlinux", "1877", "true"},
-		"localhost/app:v1":                     {"localhost", "app", "v1", "true"},
-		"localhost:5000/a/b:v1":                {"localhost:5000", "a/b", "v1", "true"},
-		"library/app:v1":                       {"", "library/app", "v1", "true"},
-		"app:v1":                               {"", "app", "v1", "true"},
-		"-x":                                   {"", "", "-x", "false"},
-		"a+b":                                  {"", "", "a+b", "false"},
-		"a/b":                                  {"", "", "a/b", "false"},
-		"App:v1":                               {"", "", "", "false"},
-		"ghcr.io/x:":                           {"ghcr.io", "x", "", "false"},
-	} {
-		host, repo, tag, ok := serve.SplitRefName(refName)
-		if got := [4]string{host, repo, tag, map[bool]string{true: "true", false: "false"}[ok]}; got != want {
-			t.Errorf("SplitRefName(%q) = %q, want %q", refName, got, want)
-		}
-	}
+// A source without a name is called like its file.
+func TestNameOf(t *testing.T) {
 	for path, want := range map[string]string{
 		"gardenlinux-2150.1.0.oci": "gardenlinux-2150.1.0", "/x/App_A.oci.gz": "app_a", "a..b": "a-b", "x.tar.zst": "x", "__": "layout", "a b": "a-b",
 		"x.tgz": "x", "x.oci.parts.json": "x", "Ünï": "n", "a.-_b": "a-b", "end-.": "end",
 	} {
 		if got := serve.NameOf(path); got != want || serve.ValidateName(got) != nil {
 			t.Errorf("NameOf(%q) = %q, want %q", path, got, want)
-		}
-	}
-	for name, want := range map[string]bool{"a": true, "a/b-c__d.e--f/0": true, "": false, "/": false, "a/": false, "a..b": false, "a___b": false, "A": false, "a.-b": false, "-a": false, "a\x00": false} {
-		if got := serve.IsName(name); got != want {
-			t.Errorf("IsName(%q) = %t", name, got)
 		}
 	}
 }

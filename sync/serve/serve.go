@@ -30,16 +30,15 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 // A Source is something to serve.
@@ -141,20 +140,10 @@ const maxHeader = 32 << 10 // 32 KiB
 // limits on connections and looks for changes.
 type Server struct {
 	opts    Options
+	content *content.Store
 	metrics metrics
-	hashing chan struct{} // one for each blob that may be hashed at once
 	near    nearBuffers
 	isNear  func(*http.Request) bool // tests have another one
-
-	life context.Context //nolint:containedctx // ends with Close: hashing outlives the request that asked for it
-	end  context.CancelFunc
-	wait sync.WaitGroup // for what hashes
-
-	reload  sync.Mutex // one at a time
-	pending []pending  // by source: what was wrong the last time
-
-	mu      sync.Mutex
-	current *set
 }
 
 // New opens the sources and reads all their documents. One that lacks something
@@ -163,36 +152,25 @@ type Server struct {
 // that have one tag for different things are [layout.ErrConflict].
 func New(ctx context.Context, opts Options) (*Server, error) {
 	opts.setDefaults()
-	s := &Server{opts: opts, hashing: make(chan struct{}, processors()), pending: make([]pending, len(opts.Sources)), near: newNearBuffers(), isNear: isNear}
-	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s := &Server{opts: opts, near: newNearBuffers(), isNear: isNear}
+	c := content.Options{Sparse: opts.Sparse, Log: opts.Log, Poll: opts.Poll, Keep: opts.Keep}
 	for _, src := range opts.Sources {
 		if err := ValidateName(src.Name); err != nil {
 			return nil, err
 		}
+		c.Sources = append(c.Sources, content.Source(src))
 	}
-	first, err := s.build(ctx, nil, false)
+	var err error
+	s.content, err = content.Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	s.current = first
-	s.metrics.loaded(first)
 	return s, nil
 }
 
 // Close ends what goes on in the background and closes the sources. No request
 // may be under way.
-func (s *Server) Close() error {
-	s.end()
-	s.wait.Wait()
-	s.mu.Lock()
-	last := s.current
-	s.current = nil
-	s.mu.Unlock()
-	if last == nil {
-		return nil
-	}
-	return s.release(last)
-}
+func (s *Server) Close() error { return s.content.Close() }
 
 // Serve answers requests until ctx ends, then lets those that are under way come
 // to their end, for Options.ShutdownTimeout, and returns nil. It closes l.
@@ -251,13 +229,13 @@ type repositoriesKey struct{}
 // belongs to came in, in the order of [Options].Sources. It may be used until
 // the handler of that request returns. Other contexts have none.
 func Repositories(ctx context.Context) []Repository {
-	held, _ := ctx.Value(repositoriesKey{}).(*set)
+	held, _ := ctx.Value(repositoriesKey{}).(*content.Set)
 	if held == nil {
 		return nil
 	}
-	repos := make([]Repository, len(held.sources))
-	for i, snap := range held.sources {
-		repos[i] = Repository{Name: snap.name, Source: frozen{snap}}
+	var repos []Repository
+	for name, src := range held.Sources {
+		repos = append(repos, Repository{name, src})
 	}
 	return repos
 }
@@ -271,37 +249,20 @@ type Summary struct {
 
 // Summaries returns what is served now, sorted by name.
 func (s *Server) Summaries() []Summary {
-	held := s.acquire()
+	held := s.content.Acquire()
 	if held == nil {
 		return nil
 	}
+	defer s.content.Release(held)
 	var all []Summary
-	for _, name := range held.names {
-		r := held.repos[name]
-		sum := Summary{Name: name, Tags: len(r.tags)}
-		for _, i := range r.sources {
-			sum.Sources = append(sum.Sources, held.sources[i].src.String())
-		}
-		all = append(all, sum)
-	}
-	if err := s.release(held); err != nil {
-		s.opts.Log.Warn("closing what is served no more", "error", err)
+	for _, name := range held.Names {
+		r := held.Repos[name]
+		all = append(all, Summary{Name: name, Sources: held.SourcesOf(r), Tags: len(r.Tags)})
 	}
 	return all
 }
 
-// now is the clock of logs, durations and expiry.
+// now is the clock of logs, durations and deadlines.
 func now() time.Time {
 	return time.Now() //nolint:forbidigo // no byte of a layout depends on it
-}
-
-// ValidateName tells whether name may be that of a repository
-// (distribution-spec, "Pulling manifests"); if not, the error is
-// [layout.ErrInvalid].
-func ValidateName(name string) error {
-	if !isName(name) {
-		return layout.WithHint(fmt.Errorf("%w repository name %.300q", layout.ErrInvalid, name),
-			"a name has lower-case letters and digits, between them . _ - and /")
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 const (
@@ -34,7 +36,7 @@ type Users struct {
 
 	mu     sync.Mutex
 	hashes map[string][]byte
-	stamps []stamp
+	stamps []content.Stamp
 	key    []byte              // of seen
 	seen   map[string]struct{} // MACs of names and passwords that were right
 	told   string
@@ -44,7 +46,7 @@ type Users struct {
 // Others are [layout.ErrInvalid]. Empty lines and those that begin with # are
 // passed over.
 func ReadUsers(file string) (*Users, error) {
-	u := &Users{file: file, slow: make(chan struct{}, processors()), key: make([]byte, sha256.Size)}
+	u := &Users{file: file, slow: make(chan struct{}, runtime.GOMAXPROCS(0)), key: make([]byte, sha256.Size)}
 	var err error
 	if _, err = rand.Read(u.key); err != nil {
 		return nil, err
@@ -57,7 +59,7 @@ func ReadUsers(file string) (*Users, error) {
 
 // Reload reads the file again. After an error the users stay as they were.
 func (u *Users) Reload() error {
-	stamps := stampFiles([]string{u.file})
+	stamps := content.StampsOf([]string{u.file})
 	hashes, err := readHashes(u.file)
 	if err != nil {
 		return err
@@ -70,7 +72,7 @@ func (u *Users) Reload() error {
 
 func (u *Users) reloadChanged(log *slog.Logger) {
 	u.mu.Lock()
-	same := slices.Equal(stampFiles([]string{u.file}), u.stamps)
+	same := slices.Equal(content.StampsOf([]string{u.file}), u.stamps)
 	u.mu.Unlock()
 	if same {
 		return

@@ -1,14 +1,14 @@
 //go:build !linux
 
-package serve
+package content
 
 import (
 	"io/fs"
 	"syscall"
 )
 
-func stampInfo(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
+func stampInfo(info fs.FileInfo) Stamp {
+	s := Stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		s.device, s.inode, s.links = uint64(st.Dev), st.Ino, uint64(st.Nlink)
 	}

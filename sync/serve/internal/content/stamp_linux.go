@@ -1,12 +1,12 @@
-package serve
+package content
 
 import (
 	"io/fs"
 	"syscall"
 )
 
-func stampInfo(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
+func stampInfo(info fs.FileInfo) Stamp {
+	s := Stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		s.device, s.inode, s.links, s.changed = st.Dev, st.Ino, uint64(st.Nlink), st.Ctim.Nano()
 	}

@@ -1,4 +1,4 @@
-package serve
+package content
 
 import (
 	"context"
@@ -11,49 +11,50 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
-// files are those that have a blob, one part of it after another, and their states
+// Files are those that have a blob, one part of it after another, and their states
 // together. There is one, but for what lies in several parts of a split archive.
-type files struct {
-	blob  *blob
+type Files struct {
+	blob  *Blob
 	parts []layout.Piece
-	stamp stamp // when they were opened
+	stamp Stamp // when they were opened
 }
 
-// openFiles opens the files that have b. [errors.ErrUnsupported] is a blob that
+// Files opens the files that have the blob. [errors.ErrUnsupported] is a blob that
 // only the source itself can read, such as what a patch makes.
-func openFiles(ctx context.Context, b *blob) (*files, error) {
-	parts, err := openParts(ctx, b)
+func (b *Blob) Files(ctx context.Context) (*Files, error) {
+	parts, err := b.parts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f := &files{blob: b, parts: parts}
+	f := &Files{blob: b, parts: parts}
 	size := int64(0)
 	for _, part := range parts {
 		size += part.Size
 	}
-	if size != b.size {
-		err = fmt.Errorf("%s: blob %s: %w: %d bytes, want %d", b.home.src, b.digest, layout.ErrMismatch, size, b.size)
+	if size != b.Size {
+		err = b.Error(fmt.Errorf("%w: %d bytes, want %d", layout.ErrMismatch, size, b.Size))
 	} else {
 		f.stamp, err = f.now()
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.close())
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-func openParts(ctx context.Context, b *blob) ([]layout.Piece, error) {
-	f, off, size, err := frozen{b.home}.Section(ctx, b.digest)
+func (b *Blob) parts(ctx context.Context) ([]layout.Piece, error) {
+	f, off, size, err := frozen{b.home}.Section(ctx, b.Digest)
 	if err == nil {
 		return []layout.Piece{{File: f, Off: off, Size: size}}, nil
 	}
 	if src, ok := b.home.src.(layout.Piecer); ok && errors.Is(err, errors.ErrUnsupported) {
-		return src.Pieces(ctx, b.digest)
+		return src.Pieces(ctx, b.Digest)
 	}
 	return nil, err
 }
 
-func (f *files) close() error {
+// Close closes the files.
+func (f *Files) Close() error {
 	var errs []error
 	for _, part := range f.parts {
 		errs = append(errs, part.File.Close())
@@ -63,16 +64,16 @@ func (f *files) close() error {
 
 // now is the state of all the files as if they were one: the device and inode of
 // several tell which files they are, with their sizes and mtimes.
-func (f *files) now() (stamp, error) {
+func (f *Files) now() (Stamp, error) {
 	if len(f.parts) == 1 {
 		return stampOf(f.parts[0].File)
 	}
-	var all stamp
+	var all Stamp
 	hash := sha256.New()
 	for _, part := range f.parts {
 		st, err := stampOf(part.File)
 		if err != nil {
-			return stamp{}, err
+			return Stamp{}, err
 		}
 		// A hash does not fail.
 		_ = binary.Write(hash, binary.BigEndian, []uint64{st.device, st.inode, uint64(st.size), uint64(st.mtime)}) //nolint:gosec // only bits
@@ -85,8 +86,12 @@ func (f *files) now() (stamp, error) {
 	return all, nil
 }
 
-// unchanged fails if the files may have other content than when they were opened.
-func (f *files) unchanged() error {
+// Known tells whether the content was found right or wrong before, in the state
+// that the files had when they were opened.
+func (f *Files) Known() (good, bad bool) { return f.blob.state.of(f.stamp) }
+
+// Unchanged fails if the files may have other content than when they were opened.
+func (f *Files) Unchanged() error {
 	after, err := f.now()
 	if err == nil && !f.stamp.sameContent(after) {
 		err = f.blob.changed()
@@ -94,9 +99,9 @@ func (f *files) unchanged() error {
 	return err
 }
 
-// sections yields the parts of the files that have length bytes of the blob from
+// Sections returns the parts of the files that have length bytes of the blob from
 // start on.
-func (f *files) sections(start, length int64) []layout.Piece {
+func (f *Files) Sections(start, length int64) []layout.Piece {
 	var sections []layout.Piece
 	for _, part := range f.parts {
 		skip := min(start, part.Size)
@@ -110,15 +115,15 @@ func (f *files) sections(start, length int64) []layout.Piece {
 	return sections
 }
 
-// reader reads all of the blob, and verifies it. Closing it closes no file.
-func (f *files) reader(ctx context.Context) io.ReadCloser {
-	return layout.VerifyReader(ctx, io.NopCloser(f.section(0, f.blob.size)), f.blob.descriptor())
+// Reader reads all of the blob, and verifies it. Closing it closes no file.
+func (f *Files) Reader(ctx context.Context) io.ReadCloser {
+	return layout.VerifyReader(ctx, io.NopCloser(f.Section(0, f.blob.Size)), f.blob.descriptor())
 }
 
-// section reads length bytes of the blob from start on.
-func (f *files) section(start, length int64) io.Reader {
+// Section reads length bytes of the blob from start on.
+func (f *Files) Section(start, length int64) io.Reader {
 	var readers []io.Reader
-	for _, part := range f.sections(start, length) {
+	for _, part := range f.Sections(start, length) {
 		readers = append(readers, io.NewSectionReader(part.File, part.Off, part.Size))
 	}
 	if len(readers) == 1 {
@@ -127,15 +132,8 @@ func (f *files) section(start, length int64) io.Reader {
 	return io.MultiReader(readers...)
 }
 
-// errChanged reports a file that was written while it was read or sent.
-var errChanged = fmt.Errorf("%w: the file was written meanwhile", layout.ErrMismatch)
+// ErrChanged reports a file that was written while it was read or sent.
+var ErrChanged = fmt.Errorf("%w: the file was written meanwhile", layout.ErrMismatch)
 
 // changed is the error for files that were written.
-func (b *blob) changed() error {
-	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, errChanged)
-}
-
-// damaged is the error for content that was found damaged before.
-func (b *blob) damaged() error {
-	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.digest, layout.ErrMismatch)
-}
+func (b *Blob) changed() error { return b.Error(ErrChanged) }

@@ -1,9 +1,10 @@
-package serve
+package content
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -22,35 +23,59 @@ type snapshot struct {
 	host   string // what it is a mirror of, or ""
 	src    layout.Source
 	index  []byte // index.json
-	stamps []stamp
+	stamps []Stamp
 
 	roots     []ocispec.Descriptor
-	docs      map[digest.Digest]*document
-	blobs     map[digest.Digest]*blob // also documents
+	docs      map[digest.Digest]*Document
+	blobs     map[digest.Digest]*Blob // also documents
 	referrers map[digest.Digest][]ocispec.Descriptor
 	bytes     int64 // of the documents that are kept in memory
 
-	refs int // how many sets have it; guarded by Server.mu
+	refs int // how many sets have it; guarded by Store.mu
 }
 
-// A document is a manifest, an index, or another entry of index.json.
-type document struct {
-	digest digest.Digest
-	size   int64
-	raw    []byte    // verified; nil where memory is short
-	home   *snapshot // to read it from; nil where raw is there
-
+// A Document is a manifest, an index, or another entry of index.json.
+type Document struct {
+	Digest digest.Digest
 	// Values of headers, made once.
-	contentType, contentLength, contentDigest, etag []string
+	ContentType, ContentLength, ContentDigest, ETag []string
+
+	size int64
+	raw  []byte    // verified; nil where memory is short
+	home *snapshot // to read it from; nil where raw is there
 }
 
-// A blob is any content that can be had by its digest alone.
-type blob struct {
-	digest digest.Digest
-	size   int64
-	home   *snapshot
-	data   []byte   // embedded in a descriptor, verified, and stored nowhere
-	state  *verdict // shared by all snapshots of the source
+// A Blob is any content that can be had by its digest alone.
+type Blob struct {
+	Digest digest.Digest
+	Size   int64
+	Data   []byte // embedded in a descriptor, verified, and stored nowhere
+
+	home  *snapshot
+	state *verdict // shared by all snapshots of the source
+}
+
+// Read returns the content, verified.
+func (d *Document) Read(ctx context.Context) ([]byte, error) {
+	if d.raw != nil {
+		return d.raw, nil
+	}
+	return layout.ReadAll(ctx, d.home.src, ocispec.Descriptor{Digest: d.Digest, Size: d.size}, layout.MaxDocument)
+}
+
+// Open opens the content that only the source itself can read; it is verified
+// while it is read.
+func (b *Blob) Open(ctx context.Context) (io.ReadCloser, error) {
+	return b.home.src.Blob(ctx, b.descriptor())
+}
+
+func (b *Blob) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: b.Digest, Size: b.Size}
+}
+
+// Error names the blob and its source in front of err.
+func (b *Blob) Error(err error) error {
+	return fmt.Errorf("%s: blob %s: %w", b.home.src, b.Digest, err)
 }
 
 // maxDocuments is how many bytes of documents one snapshot keeps in memory.
@@ -59,11 +84,11 @@ const maxDocuments = 64 << 20 // 64 MiB
 
 // load opens source i and reads all its documents. old is what is served of it
 // now, or nil.
-func (s *Server) load(ctx context.Context, i int, old *snapshot) (*snapshot, error) {
+func (s *Store) load(ctx context.Context, i int, old *snapshot) (*snapshot, error) {
 	def := s.opts.Sources[i]
 	snap := &snapshot{
-		name: def.Name, host: def.Host, stamps: stampFiles(def.Files),
-		docs: map[digest.Digest]*document{}, blobs: map[digest.Digest]*blob{}, referrers: map[digest.Digest][]ocispec.Descriptor{},
+		name: def.Name, host: def.Host, stamps: StampsOf(def.Files),
+		docs: map[digest.Digest]*Document{}, blobs: map[digest.Digest]*Blob{}, referrers: map[digest.Digest][]ocispec.Descriptor{},
 	}
 	src, err := def.Open(ctx)
 	if err != nil {
@@ -118,7 +143,7 @@ func (snap *snapshot) addDocument(doc *layout.Document, old *snapshot) {
 }
 
 func (snap *snapshot) addRaw(desc ocispec.Descriptor, raw []byte, old *snapshot) {
-	d := &document{digest: desc.Digest, size: desc.Size, home: snap}
+	d := &Document{Digest: desc.Digest, size: desc.Size, home: snap}
 	contentType := contentTypeOf(desc.MediaType)
 	if raw != nil && (snap.bytes+desc.Size <= maxDocuments || desc.Data != nil) {
 		d.raw, d.home = raw, nil
@@ -127,14 +152,14 @@ func (snap *snapshot) addRaw(desc ocispec.Descriptor, raw []byte, old *snapshot)
 		}
 		snap.bytes += desc.Size
 	}
-	d.contentType = []string{contentType}
-	d.contentLength = []string{strconv.FormatInt(desc.Size, 10)}
-	d.contentDigest = []string{string(desc.Digest)}
-	d.etag = []string{etagOf(desc.Digest)}
+	d.ContentType = []string{contentType}
+	d.ContentLength = []string{strconv.FormatInt(desc.Size, 10)}
+	d.ContentDigest = []string{string(desc.Digest)}
+	d.ETag = []string{ETagOf(desc.Digest)}
 	snap.docs[desc.Digest] = d
 }
 
-func (snap *snapshot) document(d digest.Digest) *document {
+func (snap *snapshot) document(d digest.Digest) *Document {
 	if snap == nil {
 		return nil
 	}
@@ -147,13 +172,13 @@ func (snap *snapshot) addBlob(ctx context.Context, n layout.Node, sparse bool, o
 	if snap.blobs[desc.Digest] != nil {
 		return nil
 	}
-	b := &blob{digest: desc.Digest, size: desc.Size, home: snap}
+	b := &Blob{Digest: desc.Digest, Size: desc.Size, home: snap}
 	info, err := snap.src.Stat(ctx, desc.Digest)
 	switch {
 	case err == nil && info.Size != desc.Size:
 		return &layout.BlobError{Op: "open", Desc: desc, Err: fmt.Errorf("%w: %d bytes, want %d", layout.ErrMismatch, info.Size, desc.Size)}
 	case errors.Is(err, layout.ErrNotFound) && desc.Data != nil:
-		if b.data, err = layout.ReadAll(ctx, snap.src, desc, layout.MaxDocument); err != nil {
+		if b.Data, err = layout.ReadAll(ctx, snap.src, desc, layout.MaxDocument); err != nil {
 			return err
 		}
 	case errors.Is(err, layout.ErrNotFound) && (sparse || len(desc.URLs) > 0):
@@ -171,7 +196,7 @@ func (snap *snapshot) addBlob(ctx context.Context, n layout.Node, sparse bool, o
 	snap.blobs[desc.Digest] = b
 	// An entry of index.json may be of a type that nobody here knows.
 	if n.Document == nil && n.Role == layout.RoleEntry && len(n.Parents) == 0 && desc.Size <= layout.MaxDocument && snap.docs[desc.Digest] == nil {
-		snap.addRaw(desc, b.data, old)
+		snap.addRaw(desc, b.Data, old)
 	}
 	return nil
 }
@@ -189,7 +214,8 @@ func referrerOf(doc *layout.Document) ocispec.Descriptor {
 	return desc
 }
 
-const typeBytes = "application/octet-stream"
+// TypeBytes is the media type of what nobody here knows.
+const TypeBytes = "application/octet-stream"
 
 var harmlessType = pattern.New(`^application/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
 
@@ -202,22 +228,23 @@ func contentTypeOf(mediaType string) string {
 	if harmlessType.MatchString(mediaType) && mediaType != "application/xhtml+xml" && mediaType != "application/xml" {
 		return mediaType
 	}
-	return typeBytes
+	return TypeBytes
 }
 
-func etagOf(d digest.Digest) string { return `"` + string(d) + `"` }
+// ETagOf returns the entity tag of content with this digest.
+func ETagOf(d digest.Digest) string { return `"` + string(d) + `"` }
 
 // A past is what a snapshot had and its successor has not.
 type past struct {
 	snap  *snapshot
-	docs  map[digest.Digest]*document
-	blobs map[digest.Digest]*blob
+	docs  map[digest.Digest]*Document
+	blobs map[digest.Digest]*Blob
 	until time.Time
 }
 
 // pastOf returns what old has and now has not; nil if there is no such thing.
 func pastOf(old, now *snapshot, until time.Time) *past {
-	p := &past{snap: old, until: until, docs: map[digest.Digest]*document{}, blobs: map[digest.Digest]*blob{}}
+	p := &past{snap: old, until: until, docs: map[digest.Digest]*Document{}, blobs: map[digest.Digest]*Blob{}}
 	for d, doc := range old.docs {
 		if now.docs[d] == nil {
 			p.docs[d] = doc
