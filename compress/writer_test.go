@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"strings"
@@ -210,6 +211,32 @@ func TestZstdWritersShare(t *testing.T) {
 		if !bytes.Equal(outs[i].Bytes(), outs[0].Bytes()) {
 			t.Errorf("writer %d has written other bytes", i)
 		}
+	}
+}
+
+// Memory that is taken anew costs more than compressing, where the kernel has to
+// find it page by page: what a writer needs is taken once, also for content that
+// does not get smaller.
+func TestZstdTakesMemoryOnce(t *testing.T) {
+	in := make([]byte, 8*compress.ZstdFrame)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(in) // never fails
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	w, err := compress.NewWriter(io.Discard, compress.Zstd, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Write(in)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	// Frames with their output, one for each processor and two to come and go; the
+	// encoder has a history and tables for each.
+	procs := uint64(runtime.GOMAXPROCS(0))
+	got, most := after.TotalAlloc-before.TotalAlloc, (min(procs, 16)+2)*(17<<20)+min(procs, 16)*(20<<20)
+	if got > most {
+		t.Errorf("%d MiB were allocated, want at most %d", got>>20, most>>20)
 	}
 }
 

@@ -3,7 +3,6 @@ package compress
 import (
 	"io"
 	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -150,7 +149,9 @@ func (z *zstdWriter) Write(p []byte) (n int, err error) {
 			if need > zstdFrame/8 {
 				room = zstdFrame // most are filled then, and growing is copying
 			}
-			z.cur.in = slices.Grow(z.cur.in, max(need, min(room, zstdFrame))-len(z.cur.in))
+			in := make([]byte, len(z.cur.in), max(need, min(room, zstdFrame)))
+			copy(in, z.cur.in)
+			z.cur.in = in // not slices.Grow, which touches all that is new
 		}
 		z.cur.in = append(z.cur.in, p[:k]...)
 		n, p = n+k, p[k:]
@@ -166,7 +167,12 @@ func (z *zstdWriter) submit() {
 	f := z.cur
 	z.cur, z.wrote = nil, true
 	go func() {
-		f.out = z.encoder.EncodeAll(f.in, slices.Grow(f.out[:0], len(f.in)/2))
+		// Room for the worst case costs nothing while it is not touched; output
+		// that grows is copied to memory that the kernel has to find each time.
+		if most := z.encoder.MaxEncodedSize(len(f.in)); cap(f.out) < most {
+			f.out = make([]byte, 0, most)
+		}
+		f.out = z.encoder.EncodeAll(f.in, f.out[:0])
 		f.ready <- struct{}{}
 	}()
 	z.jobs <- f
