@@ -26,6 +26,7 @@
 package layout
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -215,6 +216,11 @@ func (l *Layout) open(d digest.Digest) (*os.File, fs.FileInfo, error) {
 // [Source].
 func (l *Layout) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	return OpenBlob(ctx, desc, func(d digest.Digest) (io.ReadCloser, error) {
+		if desc.Size <= readAtOnce {
+			if content, ok := l.readSmall(desc); ok {
+				return io.NopCloser(bytes.NewReader(content)), nil
+			}
+		}
 		f, info, err := l.open(d)
 		if err != nil {
 			return nil, err

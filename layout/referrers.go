@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -240,6 +241,11 @@ func dropListed(found []Referrer) []Referrer {
 // [ErrNotFound], but for a member of an index (attestations of BuildKit).
 func ReferrersBelow(ctx context.Context, src Source, roots []ocispec.Descriptor) ([]Referrer, error) {
 	b := referrersBelow{src: src, set: NewReferrerSet(src), reached: map[digest.Digest]bool{}, named: map[string]bool{}}
+	if _, ok := src.(ReferrerLister); !ok {
+		// Most of what roots reach is read again to see what refers to it.
+		b.read = remember(src)
+		b.set.Read = b.read
+	}
 	for _, desc := range roots {
 		b.named[RefName(desc)] = true
 	}
@@ -256,8 +262,45 @@ func ReferrersBelow(ctx context.Context, src Source, roots []ocispec.Descriptor)
 	return b.found, nil
 }
 
+// remember returns what reads a document of src once, and keeps of it what a walk
+// that looks for referrers needs: no bytes, and only the documents that it names.
+func remember(src Source) func(ctx context.Context, desc ocispec.Descriptor) (*Document, error) {
+	var mu sync.Mutex
+	known := map[visit]*Document{}
+	leaf := func(desc ocispec.Descriptor) bool {
+		_, document := visitOf(desc)
+		return !document
+	}
+	return func(ctx context.Context, desc ocispec.Descriptor) (*Document, error) {
+		v, _ := visitOf(desc)
+		mu.Lock()
+		doc := known[v]
+		mu.Unlock()
+		if doc != nil && doc.Descriptor.Size == desc.Size && desc.Data == nil {
+			return doc, nil
+		}
+		doc, err := ReadDocument(ctx, src, desc)
+		if err != nil {
+			return nil, err
+		}
+		doc.Raw = nil
+		if doc.Config != nil && leaf(*doc.Config) {
+			doc.Config = nil
+		}
+		doc.Layers = slices.DeleteFunc(doc.Layers, leaf)
+		if len(doc.Layers) == 0 {
+			doc.Layers = nil // and the memory of all
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		known[v] = doc
+		return doc, nil
+	}
+}
+
 type referrersBelow struct {
 	src     Source
+	read    func(ctx context.Context, desc ocispec.Descriptor) (*Document, error) // nil to read anew
 	set     *ReferrerSet
 	reached map[digest.Digest]bool
 	named   map[string]bool // ref names that come along
@@ -266,7 +309,7 @@ type referrersBelow struct {
 }
 
 func (b *referrersBelow) reach(ctx context.Context, roots []ocispec.Descriptor) error {
-	for n, err := range Walk(ctx, b.src, roots, &WalkOptions{DocumentsOnly: true, Sparse: true}) {
+	for n, err := range Walk(ctx, b.src, roots, &WalkOptions{DocumentsOnly: true, Sparse: true, Read: b.read}) {
 		if err != nil {
 			return err
 		}

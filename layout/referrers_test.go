@@ -1,10 +1,13 @@
 package layout_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -182,6 +185,40 @@ func TestReferrersBelow(t *testing.T) {
 
 // TestReferrersBelowMissing: a referrer that is named and not there is an error; a
 // member of an index may be missing, which is the index's matter.
+// reads counts how often each blob is opened.
+type reads struct {
+	layout.Source
+	mu sync.Mutex
+	n  map[digest.Digest]int
+}
+
+func (r *reads) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	r.mu.Lock()
+	r.n[desc.Digest]++
+	r.mu.Unlock()
+	return r.Source.Blob(ctx, desc)
+}
+
+// What roots reach and what may refer to it are mostly the same documents: each is
+// read once, and nothing but documents is.
+func TestReferrersBelowReadsOnce(t *testing.T) {
+	l := newSigned(t)
+	src := &reads{Source: l.Layout, n: map[digest.Digest]int{}}
+	if _, err := layout.ReferrersBelow(t.Context(), src, []ocispec.Descriptor{l.app}); err != nil {
+		t.Fatal(err)
+	}
+	for _, desc := range []ocispec.Descriptor{l.app, l.image, l.sbom, l.sbomSig, l.unrelated} {
+		if n := src.n[desc.Digest]; n != 1 {
+			t.Errorf("%s was read %d times", desc.Digest, n)
+		}
+	}
+	for d, n := range src.n {
+		if n > 1 {
+			t.Errorf("%s was read %d times", d, n)
+		}
+	}
+}
+
 func TestReferrersBelowMissing(t *testing.T) {
 	for _, tt := range []struct {
 		gone func(l *signed) ocispec.Descriptor

@@ -13,6 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// readAtOnce is the size in bytes up to which the file of a blob is read when it
+// is opened.
+const readAtOnce = 64 << 10 // 64 KiB
+
 // A smallReader is a source that can read a small blob with few system calls.
 type smallReader interface {
 	// readSmall returns the content of desc, of at most MaxDocument bytes,
@@ -22,7 +26,7 @@ type smallReader interface {
 }
 
 // readSmall opens, reads and closes: three system calls for each of the
-// thousands of manifests that a walk may come to. O_NOFOLLOW in a directory
+// thousands of manifests and configs that a walk or a push may come to. O_NOFOLLOW in a directory
 // that is open refuses links as openRegular does.
 func (l *Layout) readSmall(desc ocispec.Descriptor) (content []byte, ok bool) {
 	if l.opts.FollowSymlinks {

@@ -218,15 +218,24 @@ func ask[T any](ctx context.Context, client *registry.Client, loggedIn bool, ite
 }
 
 // each calls fn for every item, at most jobs at once, and returns the first
-// error.
+// error. One goroutine goes from item to item: a request needs a large stack,
+// which each new one would have to grow.
 func each[T any](ctx context.Context, jobs int, items []T, fn func(context.Context, T) error) error {
 	group, inner := errgroup.WithContext(ctx)
-	group.SetLimit(jobs)
-	for _, item := range items {
-		if inner.Err() != nil {
-			break
-		}
-		group.Go(func() error { return fn(inner, item) })
+	var taken atomic.Int64
+	for range min(jobs, len(items)) {
+		group.Go(func() error {
+			for inner.Err() == nil {
+				i := taken.Add(1)
+				if i > int64(len(items)) {
+					break
+				}
+				if err := fn(inner, items[i-1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err

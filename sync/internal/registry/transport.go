@@ -154,8 +154,13 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 		if w.answer != nil && !hasBody {
 			w.answer.see(time.Since(start))
 		}
-		timer.Reset(w.stall)
-		resp.Body = &watchedBody{ReadCloser: resp.Body, timer: timer, step: w.stall, ctx: ctx, cancel: cancel, pacer: w.pacer(cancel)}
+		if resp.Body == http.NoBody {
+			timer.Stop()
+			cancel(nil)
+		} else {
+			timer.Reset(w.stall)
+			resp.Body = &watchedBody{ReadCloser: resp.Body, timer: timer, step: w.stall, ctx: ctx, cancel: cancel, pacer: w.pacer(cancel)}
+		}
 		if o, ok := ctx.Value(observedKey{}).(*observed); ok {
 			o.see(resp)
 		}
