@@ -84,7 +84,7 @@ func (b *body) encode(names []string, mediaType string, own func(m *merger)) {
 	m.set("artifactType", true, encodeOptional(b.artifactType))
 	own(&m)
 	m.set("subject", true, encodeEntry(b.subject))
-	m.set("annotations", true, encodeAnnotations(b.annotations))
+	m.set("annotations", true, encodeAnnotations(b.annotations, m.get("annotations")))
 	b.raw = append(strictjson.FromMembers(strictjson.Canonical(m.result(), names)), '\n')
 	b.changed = false
 }

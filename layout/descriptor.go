@@ -122,6 +122,9 @@ func decodeStrings(v strictjson.Value) ([]string, error) {
 	return texts, nil
 }
 
+// decodeMap reads annotations. A null is an empty text, as it is for the clients
+// in Go (annotations.md wants texts, but manifests with nulls were published);
+// encodeAnnotations keeps it.
 func decodeMap(v strictjson.Value) (map[string]string, error) {
 	if v.Kind() == strictjson.Null {
 		return nil, nil
@@ -132,7 +135,7 @@ func decodeMap(v strictjson.Value) (map[string]string, error) {
 	}
 	m := make(map[string]string, len(ms))
 	for _, member := range ms {
-		if m[member.Name], err = member.Value.Text(); err != nil {
+		if m[member.Name], err = decodeOptional(member.Value); err != nil {
 			return nil, err
 		}
 	}
@@ -192,7 +195,7 @@ func encodeDescriptor(desc ocispec.Descriptor, was ocispec.Descriptor, old []str
 	e.set("digest", desc.Digest != was.Digest, strictjson.Quote(string(desc.Digest)))
 	e.set("size", desc.Size != was.Size || len(old) == 0, strictjson.FromInt(desc.Size))
 	e.set("urls", !slices.Equal(desc.URLs, was.URLs), encodeStrings(desc.URLs))
-	e.set("annotations", true, encodeAnnotations(desc.Annotations))
+	e.set("annotations", true, encodeAnnotations(desc.Annotations, e.get("annotations")))
 	var data strictjson.Value
 	if desc.Data != nil {
 		data = strictjson.Quote(base64.StdEncoding.EncodeToString(desc.Data))
@@ -260,11 +263,22 @@ func encodeStrings(texts []string) strictjson.Value {
 	return strictjson.FromItems(items)
 }
 
-func encodeAnnotations(m map[string]string) strictjson.Value {
+// encodeAnnotations writes m, in which an empty text is null where it was null in
+// old.
+func encodeAnnotations(m map[string]string, old strictjson.Value) strictjson.Value {
 	if len(m) == 0 {
 		return nil
 	}
-	return strictjson.FromMap(m)
+	nulls := map[string]bool{}
+	if old.Kind() == strictjson.Object {
+		was, _ := old.Members() // it was split before
+		for _, a := range was {
+			if a.Value.Kind() == strictjson.Null && m[a.Name] == "" {
+				nulls[a.Name] = true
+			}
+		}
+	}
+	return strictjson.FromMap(m, nulls)
 }
 
 func encodePlatform(p *ocispec.Platform, old strictjson.Value) strictjson.Value {

@@ -74,6 +74,29 @@ func TestIndexEditKeepsWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// An annotation that is null reads as an empty text. It stays null until somebody
+// gives it a value or takes it out.
+func TestIndexKeepsNulls(t *testing.T) {
+	entry := `{"mediaType":"a/b","digest":"sha256:` + hexA + `","size":7,"annotations":{"b":null,"c":"","a":null}}`
+	x, err := layout.ParseIndex([]byte(`{"schemaVersion":2,"manifests":[` + entry + `],"annotations":{"e":null,"f":null,"d":null}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := x.Entries()[0]
+	if want := map[string]string{"a": "", "b": "", "c": ""}; !maps.Equal(first.Annotations, want) {
+		t.Errorf("annotations %q, want %q", first.Annotations, want)
+	}
+	first.Annotations["a"] = "set"
+	x.Set(0, first)
+	x.DeleteAnnotation("d")
+	x.SetAnnotation("f", "set")
+	want := `{"schemaVersion":2,"mediaType":"` + typeIndex + `","manifests":[{"mediaType":"a/b","digest":"sha256:` + hexA +
+		`","size":7,"annotations":{"a":"set","b":null,"c":""}}],"annotations":{"e":null,"f":"set"}}` + "\n"
+	if diff := cmp.Diff(want, string(x.Bytes())); diff != "" {
+		t.Errorf("edited index (-want +got):\n%s", diff)
+	}
+}
+
 func TestIndexEntriesAreCopies(t *testing.T) {
 	x := parseIndex(t, strings.Replace(foreignIndex, `, "data": ""`, "", 1))
 	e := x.Entries()

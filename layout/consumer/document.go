@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -24,7 +23,7 @@ const (
 // ReadDocument reads the manifest or index desc as consumers do. A registry
 // serves a document under the media type that it had when it was pushed, which
 // is the one in its body: what the entry says of it may be anything. The
-// document's MediaType is that one. Annotations that are null are left out.
+// document's MediaType is that one.
 //
 // Below [Remember] a document is read once.
 func ReadDocument(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (*layout.Document, error) {
@@ -44,47 +43,10 @@ func readDocument(ctx context.Context, src layout.Source, desc ocispec.Descripto
 	served.MediaType = servedAs(raw, desc.MediaType)
 	doc, err := layout.ParseDocument(served, raw)
 	if err != nil {
-		// What is wrong may be something that nobody else minds.
-		var mended *layout.Document
-		if mended, _ = layout.ParseDocument(served, withoutNulls(raw)); mended == nil {
-			return nil, err
-		}
-		doc = mended
+		return nil, err
 	}
-	doc.Descriptor, doc.Raw = desc, raw
+	doc.Descriptor = desc
 	return doc, nil
-}
-
-// withoutNulls returns a document without the annotations that are null, which
-// readers in Go take for empty strings. What is no JSON object stays.
-func withoutNulls(raw []byte) []byte {
-	var v any
-	if json.Unmarshal(raw, &v) != nil {
-		return raw
-	}
-	dropNulls(v)
-	out, err := json.Marshal(v)
-	if err != nil {
-		return raw
-	}
-	return out
-}
-
-func dropNulls(v any) {
-	switch v := v.(type) {
-	case []any:
-		for _, x := range v {
-			dropNulls(x)
-		}
-	case map[string]any:
-		for name, x := range v {
-			if a, ok := x.(map[string]any); ok && name == "annotations" {
-				maps.DeleteFunc(a, func(_ string, value any) bool { return value == nil })
-				continue
-			}
-			dropNulls(x)
-		}
-	}
 }
 
 // A Tagger is a source that knows tags which its index does not list: a registry

@@ -131,11 +131,15 @@ func FromMembers(members []Member) Value {
 	return append(out, '}')
 }
 
-// FromMap encodes m with its names sorted.
-func FromMap(m map[string]string) Value {
+// FromMap encodes m with its names sorted; those in nulls have the value null.
+func FromMap(m map[string]string, nulls map[string]bool) Value {
 	members := make([]Member, 0, len(m))
 	for name, text := range m {
-		members = append(members, Member{name, Quote(text)})
+		value := Quote(text)
+		if nulls[name] {
+			value = Value("null")
+		}
+		members = append(members, Member{name, value})
 	}
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	return FromMembers(members)
