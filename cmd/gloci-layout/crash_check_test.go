@@ -61,10 +61,17 @@ func (s state) below(name string) state {
 	return out
 }
 
+// scratch is where temporary files are that have to do with no output.
+const scratch = "scratch"
+
 // isTemp tells whether name, of the first level, is a temporary file or
-// directory that stands beside an output and is named after it.
+// directory that stands beside an output and is named after it; or one in scratch,
+// which a kill may leave there only before its name is taken away.
 func isTemp(name, output string) bool {
 	first, _, _ := strings.Cut(name, "/")
+	if first == scratch && name != scratch {
+		return true
+	}
 	return output != "" && (strings.HasPrefix(first, "."+output+".tmp") || strings.HasPrefix(first, "."+output+".parts.json.tmp") || strings.HasPrefix(first, "."+output+".extract-"))
 }
 

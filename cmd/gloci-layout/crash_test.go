@@ -3,7 +3,9 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,17 +18,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/gardenlinux/gloci-layout/cmd/gloci-layout/internal/killpoint"
+	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout/bugtest"
 )
 
 // minKillPoints may rise, never fall: fewer points mean that the harness sees
 // less, not that the program does less.
-const minKillPoints = 1320
+const minKillPoints = 1380
 
 // crashCasesVariable names some of the cases by a regular expression; only those
 // are run then.
@@ -48,6 +52,12 @@ type crashCase struct {
 	// unsynced is a command that leaves it to the system when its output reaches
 	// the disk, as tar does: a power cut may take it, a kill may not.
 	unsynced bool
+	// temps is a command that needs temporary files of the system: they are in the
+	// directory scratch.
+	temps bool
+	// part is a command most of whose calls others make too: every third is enough
+	// without GLOCI_KILL=full.
+	part bool
 
 	template      string // directory that the files of each run are copied from
 	before, after state
@@ -100,6 +110,8 @@ func crashCases() []*crashCase {
 		{name: "pack a delta", args: []string{"pack", "next", "out.oci", "--base", "L"}, output: "out.oci"},
 		{name: "unpack a delta over its base", args: []string{"unpack", "delta.oci", "L"}, layout: "L"},
 		{name: "unpack a delta", args: []string{"unpack", "empty.oci", "N", "--base", "empty"}, output: "N"},
+		{name: "pack a delta of contents", args: []string{"pack", "now", "out.oci", "--base", "was", "--delta-blobs"}, output: "out.oci", temps: true, part: true},
+		{name: "unpack a delta of contents over its base", args: []string{"unpack", "contents.oci", "was"}, layout: "was", temps: true, part: true},
 		{name: "unpack of parts", args: []string{"unpack", "split.oci", "N"}, output: "N", again: 6},
 		{name: "copy", args: []string{"copy", "T", "--layer", "0", "-o", "N"}, output: "N", again: 6},
 		{name: "copy over another", args: []string{"copy", "T", "--layer", "0", "-o", "a.txt", "--force"}, output: "a.txt"},
@@ -184,7 +196,45 @@ func makeTemplate(t *testing.T) string {
 	mustRun(t, dir, "unpack", "L.oci", "next")
 	mustRun(t, dir, "add", "image", "next", "oci:src:app", "--ref", "new")
 	mustRun(t, dir, "pack", "next", "delta.oci", "--base", "L")
+	// A patch of the content of a layer in gzip, and of one in zstd.
+	compressedImage(t, filepath.Join(dir, "was"), 0)
+	compressedImage(t, filepath.Join(dir, "now"), 1)
+	mustRun(t, dir, "pack", "now", "contents.oci", "--base", "was", "--delta-blobs")
+	if raw, err := os.ReadFile(filepath.Join(dir, "contents.oci")); err != nil || strings.Count(string(raw), `"recipe":{`) != 2 {
+		t.Fatalf("%d recipes in the delta, want 2, %v", strings.Count(string(raw), `"recipe":{`), err)
+	}
 	return dir
+}
+
+// compressedImage makes a layout with an image of two layers, in gzip and in zstd. Of
+// each, one line in ninety is of the version.
+func compressedImage(t *testing.T, dir string, version int) {
+	t.Helper()
+	r := newRawLayout(t, dir)
+	var diffIDs []digest.Digest
+	var layers []ocispec.Descriptor
+	for i, format := range []compress.Format{compress.Gzip, compress.Zstd} {
+		var content, b bytes.Buffer
+		for line := range 180 {
+			if line%90 == 50 {
+				line += 1000 * version
+			}
+			fmt.Fprintf(&content, "%x\n", sha256.Sum256([]byte{byte(i), byte(line), byte(line >> 8)}))
+		}
+		w, err := compress.NewWriter(&b, format, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Write(content.Bytes())
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		diffIDs = append(diffIDs, digest.FromBytes(content.Bytes()))
+		layers = append(layers, r.blob(testTypeLayer+"+"+format.String(), b.String()))
+	}
+	config := r.blob(testTypeConfig, fmt.Sprintf(`{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["%s","%s"]}}`,
+		diffIDs[0], diffIDs[1]))
+	r.index(named(r.manifest(config, layers...), "v"))
 }
 
 // prepare records an undisturbed run.
@@ -214,6 +264,7 @@ func (c *crashCase) prepare(t *testing.T, template string) {
 	if maps.Equal(c.before, c.after) || len(c.trace) == 0 {
 		t.Fatalf("%s changes nothing: the case shows nothing", c.name)
 	}
+	c.checkNoTemps(t, c.name, c.after)
 	if _, err := c.checkCrash(c.after); err != nil {
 		t.Errorf("%s: the checker refuses an undisturbed run: %v", c.name, err)
 	}
@@ -257,14 +308,22 @@ func (c *crashCase) copy(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	if c.temps {
+		if err := os.Mkdir(filepath.Join(dir, scratch), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return dir
 }
 
 func (c *crashCase) run(ctx context.Context, t *testing.T, dir string, plan killpoint.Plan) (*killpoint.Result, error) {
+	// The files of copies are of different times.
+	env := append(binaryEnv(filepath.Dir(dir)), "SOURCE_DATE_EPOCH=1")
+	if c.temps {
+		env = append(env, "TMPDIR="+filepath.Join(dir, scratch))
+	}
 	return killpoint.Run(ctx, killpoint.Command{
-		Path: binary(t), Args: append(slices.Clone(c.args), "--quiet"), Dir: dir, Under: dir,
-		// The files of copies are of different times.
-		Env: append(binaryEnv(filepath.Dir(dir)), "SOURCE_DATE_EPOCH=1"), Timeout: 30 * time.Second,
+		Path: binary(t), Args: append(slices.Clone(c.args), "--quiet"), Dir: dir, Under: dir, Env: env, Timeout: 30 * time.Second,
 	}, plan)
 }
 
@@ -318,7 +377,7 @@ func (c *crashCase) try(ctx context.Context, t *testing.T, plan killpoint.Plan) 
 		}
 		c.checkNoOrphans(t, what, now)
 	}
-	for _, l := range []string{"L", "src", "job1"} {
+	for _, l := range []string{"L", "src", "job1", "was", "now"} {
 		if err := verifyClean(ctx, filepath.Join(dir, l)); err != nil && c.before[l] != "" {
 			fail("layout %s is damaged: %v", l, err)
 		}
@@ -458,6 +517,14 @@ func crashStep() int {
 	return 1
 }
 
+// step is that of c, where that of all cases is all.
+func (c *crashCase) step(all int) int {
+	if c.part && os.Getenv("GLOCI_KILL") != "full" {
+		return max(3, all)
+	}
+	return all
+}
+
 // errorStep is the same for calls that fail, of which there are as many again:
 // every third without GLOCI_KILL=full, which after a kill at every call is the
 // part that a CI of half an hour can leave out.
@@ -516,7 +583,7 @@ func TestCrash(t *testing.T) {
 	t.Run("kill", func(t *testing.T) {
 		r := newCrashRuns(t)
 		for i, c := range cases {
-			for n := 1 + i%crashStep(); n <= len(c.trace); n += crashStep() {
+			for n := 1 + i%crashStep(); n <= len(c.trace); n += c.step(crashStep()) {
 				r.add(c, killpoint.Plan{Action: killpoint.Kill, N: n})
 			}
 		}
@@ -525,7 +592,7 @@ func TestCrash(t *testing.T) {
 	t.Run("torn", func(t *testing.T) {
 		r := newCrashRuns(t)
 		for i, c := range cases {
-			for n := 1 + i%crashStep(); n <= c.writes; n += crashStep() {
+			for n := 1 + i%crashStep(); n <= c.writes; n += c.step(crashStep()) {
 				r.add(c, killpoint.Plan{Action: killpoint.Torn, N: n})
 			}
 		}

@@ -170,6 +170,16 @@ var bugs = []bugtest.Bug{
 		Env: cases("add image"),
 	},
 	{
+		Name: "temporary files of patches keep their names",
+		Edits: []bugtest.Edit{{
+			File: "layout/archive/patches.go",
+			Old:  "\tif err := os.Remove(f.Name()); err != nil {\n",
+			New:  "\tif PLANTED {\n\t\treturn f, nil\n\t}\n\tif err := os.Remove(f.Name()); err != nil {\n",
+		}},
+		Run: runOrder, Says: "scratch/gloci-layout-[0-9]+ is left over",
+		Env: cases("pack a delta of contents"),
+	},
+	{
 		Name: "locks lock nothing",
 		Edits: []bugtest.Edit{{
 			File: "layout/internal/durable/lock.go",
