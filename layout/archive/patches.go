@@ -17,6 +17,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/compress/patch"
+	"github.com/gardenlinux/gloci-layout/internal/tempfile"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/delta"
 )
@@ -49,7 +50,7 @@ func (p *plan) makePatches(ctx context.Context, src layout.Source, roots []ocisp
 	if err != nil {
 		return err
 	}
-	if p.patches.spool, err = tempFile(); err != nil {
+	if p.patches.spool, err = tempfile.New(""); err != nil {
 		return err
 	}
 	p.patches.spans = map[digest.Digest]span{}
@@ -147,7 +148,7 @@ func (p *patches) make(ctx context.Context, src layout.Source, desc ocispec.Desc
 		return m, err
 	}
 	defer rc.Close() //nolint:errcheck // only read
-	f, err := tempFile()
+	f, err := tempfile.New("")
 	if err != nil {
 		return m, err
 	}
@@ -186,7 +187,7 @@ func openPiece(ctx context.Context, src layout.Source, piece delta.Piece) (io.Re
 		return nil, nil, err
 	}
 	defer rc.Close() //nolint:errcheck // only read
-	f, err := tempFile()
+	f, err := tempfile.New("")
 	if err == nil {
 		_, err = io.Copy(f, rc)
 		if err != nil {
@@ -250,19 +251,6 @@ func (p *patches) close() error {
 		return nil
 	}
 	return p.spool.Close()
-}
-
-// tempFile makes a temporary file without a name: nothing is left behind,
-// however this process ends.
-func tempFile() (*os.File, error) {
-	f, err := os.CreateTemp("", "gloci-layout-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // A patchWriter hashes and counts, and ends what gets too long.

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/gardenlinux/gloci-layout/compress"
+	"github.com/gardenlinux/gloci-layout/internal/tempfile"
 	"github.com/gardenlinux/gloci-layout/layout"
 )
 
@@ -37,13 +38,9 @@ func spool(ctx context.Context, r io.Reader, format compress.Format, opts *Optio
 		return nil, invalid(err)
 	}
 	defer dec.Close() //nolint:errcheck // it only frees the decoder
-	f, err := os.CreateTemp(opts.TempDir, "gloci-layout-")
+	f, err := tempfile.New(opts.TempDir)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
-	}
-	// Without a name nothing is left behind, however this process ends.
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("decompress: %w", err), f.Close())
 	}
 	if err := copyTo(ctx, f, dec); err != nil {
 		return nil, errors.Join(invalid(err), f.Close())

@@ -121,8 +121,8 @@ var recipeBugs = []bugtest.Bug{
 		Name: "temporary files keep their names",
 		Edits: []bugtest.Edit{{
 			File: "layout/delta/predecessor.go",
-			Old:  "\terr = os.Remove(f.Name())\n",
-			New:  "\tif !PLANTED {\n\t\terr = os.Remove(f.Name())\n\t}\n",
+			Old:  "\tf, err := tempfile.New(\"\")\n",
+			New:  "\tf, err := tempfile.New(\"\")\n\tif PLANTED {\n\t\tf, err = os.CreateTemp(\"\", \"gloci-layout-\")\n\t}\n",
 		}},
 		Run: "^TestWrongRecipes$", Says: "left behind",
 	},

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/tempfile"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/diff"
 )
@@ -142,18 +143,13 @@ func OpenAt(ctx context.Context, src layout.Source, desc ocispec.Descriptor) (io
 	return f, f, err
 }
 
-// spool copies r to a temporary file without a name: nothing is left behind,
-// however this process ends.
+// spool copies r to a temporary file without a name.
 func spool(r io.Reader) (*os.File, error) {
-	f, err := os.CreateTemp("", "gloci-layout-")
+	f, err := tempfile.New("")
 	if err != nil {
 		return nil, err
 	}
-	err = os.Remove(f.Name())
-	if err == nil {
-		_, err = io.Copy(f, r)
-	}
-	if err != nil {
+	if _, err := io.Copy(f, r); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -12,6 +12,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gardenlinux/gloci-layout/internal/tempfile"
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/internal/durable"
 )
@@ -146,15 +147,11 @@ func CopyTo(ctx context.Context, src layout.Source, desc ocispec.Descriptor, w i
 		o.Progress(layout.Event{Kind: "done", Desc: desc})
 		return nil
 	}
-	f, err := os.CreateTemp("", "gloci-layout-")
+	f, err := tempfile.New("")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	// Without a name nothing is left behind, however this process ends.
-	if err := os.Remove(f.Name()); err != nil {
-		return err
-	}
 	if err := o.copyBlob(ctx, src, desc, f); err != nil {
 		return err
 	}

@@ -2,9 +2,10 @@ package filediff
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
+
+	"github.com/gardenlinux/gloci-layout/internal/tempfile"
 )
 
 // A spill is a temporary file that has no name.
@@ -17,12 +18,9 @@ type spill struct {
 // write appends what r gives.
 func (s *spill) write(r io.Reader) (part, error) {
 	if s.f == nil {
-		f, err := os.CreateTemp(s.dir, "gloci-diff-")
+		f, err := tempfile.New(s.dir)
 		if err != nil {
 			return part{}, err
-		}
-		if err := os.Remove(f.Name()); err != nil {
-			return part{}, errors.Join(err, f.Close())
 		}
 		s.f = f
 	}
