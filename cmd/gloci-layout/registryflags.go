@@ -136,9 +136,11 @@ const minRate = 16 << 10
 // parseSize reads a number of bytes; K, M and G stand for powers of 1024.
 func parseSize(s string) (int64, error) {
 	unit := int64(1)
-	if i := strings.IndexByte("KMG", s[len(s)-1]); i >= 0 {
-		unit <<= 10 * (i + 1)
-		s = s[:len(s)-1]
+	for i, suffix := range []string{"K", "M", "G"} {
+		if number, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = number, 1<<(10*(i+1))
+			break
+		}
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err == nil && (n < 0 || n > math.MaxInt64/unit) {

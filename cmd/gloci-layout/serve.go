@@ -49,6 +49,7 @@ func newServeCommand(e *env) *cli.Command {
 			&cli.DurationFlag{Name: "read-timeout", Usage: "a client has `TIME` to send a request, and 5 seconds for its header", Value: 10 * time.Second, Destination: &opts.serve.ReadTimeout},
 			&cli.DurationFlag{Name: "write-timeout", Usage: "a client has `TIME` to take 1 MiB of a response, or the rest of it", Value: time.Minute, Destination: &opts.serve.WriteTimeout},
 			&cli.DurationFlag{Name: "idle-timeout", Usage: "close connections that nobody uses after `TIME`", Value: 2 * time.Minute, Destination: &opts.serve.IdleTimeout},
+			&cli.StringFlag{Name: "temp-limit", Usage: "keep what patches make in temporary files in TMPDIR, of at most `SIZE` together; 0 means none", Value: "4G", Destination: &opts.tempLimit},
 			&cli.IntFlag{Name: "max-connections", Usage: "serve `N` connections at once; others wait", Value: 1024, Destination: &opts.serve.MaxConnections},
 			&cli.StringFlag{Name: "log-format", Usage: "write the log of requests as `FORMAT` says: text or json", Value: "text", Destination: &opts.logFormat},
 			&cli.StringFlag{Name: "print-mirror-config", Usage: "serve nothing; print what makes `CLIENT` ask this address: " + strings.Join(serve.MirrorKinds, ", "), Destination: &opts.mirror},
@@ -70,7 +71,7 @@ type serveOptions struct {
 	from                         sourceFlags
 	serve                        serve.Options
 	addr, name, cert, key, users string
-	logFormat, mirror            string
+	logFormat, mirror, tempLimit string
 	poll, keep                   time.Duration
 }
 
@@ -98,6 +99,12 @@ func runServe(c *cli.Context, e *env, opts *serveOptions) (err error) {
 			return err
 		}
 		o.Sources = append(o.Sources, src)
+	}
+	if o.MadeLimit, err = parseSize(opts.tempLimit); err != nil {
+		return usagef(c, "--temp-limit %q: want a number of bytes, such as 4G", opts.tempLimit)
+	}
+	if o.MadeLimit == 0 {
+		o.MadeLimit = -1
 	}
 	o.Log, o.Poll, o.Keep = e.log, opts.poll, opts.keep
 	o.Page = servedPage(e)

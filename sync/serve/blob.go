@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -138,7 +139,7 @@ func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 			c.header(p)
 			return false, nil
 		}
-		return false, c.sendSource(ctx, p)
+		return false, c.sendMade(ctx, p)
 	}
 	if err != nil {
 		return false, err
@@ -153,7 +154,7 @@ func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 		return false, nil
 	case good:
 	case b.Size > c.s.opts.VerifyLimit && !p.partial:
-		err := c.stream(p, f.Reader(ctx))
+		err := c.stream(p, f.Reader(ctx), 0)
 		if err != nil && c.status != 0 && !errors.Is(err, layout.ErrMismatch) {
 			// The client is gone in the middle; it may come back for the rest.
 			c.s.content.StartHash(c.held, b)
@@ -161,7 +162,11 @@ func (c *call) trySend(ctx context.Context, p reply) (again bool, err error) {
 		}
 		return false, c.s.content.Judge(f, err)
 	default:
-		same, err := c.s.content.Hash(ctx, c.held, f)
+		same := false
+		err := c.waiting(func() (err error) {
+			same, err = c.s.content.Hash(ctx, c.held, f)
+			return err
+		})
 		if err != nil {
 			return false, err
 		}
@@ -201,6 +206,13 @@ func (c *call) write(b []byte) error {
 func (c *call) deadline() {
 	// Not supported only where a test has no connection.
 	_ = http.NewResponseController(c.w).SetWriteDeadline(now().Add(c.s.opts.WriteTimeout))
+}
+
+// waiting has the client wait for us, while do is done: that takes what it takes.
+func (c *call) waiting(do func() error) error {
+	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Time{})
+	defer c.deadline()
+	return do()
 }
 
 func (c *call) sendSmall(p reply, f *content.Files) error {
@@ -260,34 +272,17 @@ func (c *call) sendSection(p reply, f *content.Files, section layout.Piece, last
 	return nil
 }
 
-// sendSource sends what only the source itself can read.
-func (c *call) sendSource(ctx context.Context, p reply) error {
-	rc, err := p.b.Open(ctx)
-	if err != nil {
-		return err
-	}
-	err = c.stream(p, rc)
-	if err == nil {
-		c.s.content.Counters.Verified.Add(1)
-		c.s.content.Counters.VerifiedBytes.Add(p.b.Size)
-	}
-	return errors.Join(err, rc.Close())
-}
-
-// stream sends p out of all of its blob, which rc verifies at its end: the last
-// bytes that p has wait until then.
-func (c *call) stream(p reply, rc io.Reader) error {
+// stream sends p out of what rc reads from the byte at on, and verifies at its end:
+// the last bytes that p has wait until then.
+func (c *call) stream(p reply, rc io.Reader, at int64) error {
 	one, two := buffers.Get().(*[]byte), buffers.Get().(*[]byte) //nolint:errcheck // the pool has nothing else
 	defer buffers.Put(one)
 	defer buffers.Put(two)
 	read, waiting := *one, *two
 	kept := 0 // of waiting
-	at := int64(0)
-	begun := false
 	flush := func() error {
-		if !begun {
+		if c.status == 0 { // else it was begun in another way
 			c.header(p)
-			begun = true
 		}
 		c.deadline()
 		err := c.write(waiting[:kept])

@@ -169,6 +169,12 @@ func TestResume(t *testing.T) {
 // bigLayer makes a layout of one artifact with one layer.
 func bigLayer(t testing.TB, dir, content string) digest.Digest {
 	t.Helper()
+	return layers(t, dir, content)[0]
+}
+
+// layers makes a layout of one artifact with these layers.
+func layers(t testing.TB, dir string, contents ...string) (digests []digest.Digest) {
+	t.Helper()
 	l, err := layout.Create(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -179,15 +185,19 @@ func bigLayer(t testing.TB, dir, content string) digest.Digest {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	layer, err := st.Add(t.Context(), strings.NewReader(content), "application/x.layer")
-	if err != nil {
-		t.Fatal(err)
+	var descs []ocispec.Descriptor
+	for _, content := range contents {
+		layer, err := st.Add(t.Context(), strings.NewReader(content), "application/x.layer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		descs, digests = append(descs, layer), append(digests, layer.Digest)
 	}
 	config, err := st.AddBytes(t.Context(), []byte("{}"), "application/x.config")
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := layout.EncodeManifest(ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{layer}})
+	raw, err := layout.EncodeManifest(ocispec.Manifest{Config: config, Layers: descs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +209,7 @@ func bigLayer(t testing.TB, dir, content string) digest.Digest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return layer.Digest
+	return digests
 }
 
 // Who is in the middle of a blob gets the rest of it though its file loses its

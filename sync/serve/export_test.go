@@ -2,6 +2,7 @@ package serve
 
 import (
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
@@ -20,3 +21,11 @@ func (s *Server) Far() { s.isNear = func(*http.Request) bool { return false } }
 const Near = maxNear
 
 func init() { content.Unsettled = Settle }
+
+// Unreserved lets temporary files find out that there is no room when they are
+// written.
+func Unreserved(t interface{ Cleanup(f func()) }) {
+	reserve := content.Reserve
+	content.Reserve = func(*os.File, int64) error { return nil }
+	t.Cleanup(func() { content.Reserve = reserve })
+}

@@ -89,6 +89,11 @@ type Options struct {
 	// leaves, in bytes; 0 means 64 MiB. Larger ones are hashed on their way.
 	VerifyLimit int64
 
+	// MadeLimit bounds the temporary files that keep what only a source can read,
+	// such as what patches make, in bytes; 0 means 4 GiB, a negative number none:
+	// then it is made for each request. They have no names, and are in [os.TempDir].
+	MadeLimit int64
+
 	// TLS is for HTTPS; nil serves HTTP.
 	TLS *tls.Config
 	// MaxConnections are served at once; 0 means 1,024. Others wait.
@@ -125,6 +130,9 @@ func (o *Options) setDefaults() {
 	if o.VerifyLimit == 0 {
 		o.VerifyLimit = 64 << 20 // 64 MiB
 	}
+	if o.MadeLimit == 0 {
+		o.MadeLimit = 4 << 30 // 4 GiB
+	}
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 1024
 	}
@@ -153,7 +161,7 @@ type Server struct {
 func New(ctx context.Context, opts Options) (*Server, error) {
 	opts.setDefaults()
 	s := &Server{opts: opts, near: newNearBuffers(), isNear: isNear}
-	c := content.Options{Sparse: opts.Sparse, Log: opts.Log, Poll: opts.Poll, Keep: opts.Keep}
+	c := content.Options{Sparse: opts.Sparse, Log: opts.Log, Poll: opts.Poll, Keep: opts.Keep, MadeLimit: opts.MadeLimit}
 	for _, src := range opts.Sources {
 		if err := ValidateName(src.Name); err != nil {
 			return nil, err

@@ -75,6 +75,7 @@ func (s *Store) Renew(ctx context.Context, force bool) error {
 		s.current, old.refs = x, old.refs-1 // it is current no more
 		s.mu.Unlock()
 		s.loaded(x)
+		s.made.keep(x.has)
 		s.opts.Log.Info("reloaded", "repositories", len(x.Names))
 	}
 	s.Release(old)

@@ -205,6 +205,17 @@ func (x *Set) Blob(r *Repo, d digest.Digest, t time.Time) *Blob {
 	return nil
 }
 
+// has tells whether the set has b itself, present or past, and not another that
+// has its digest.
+func (x *Set) has(b *Blob) bool {
+	for i, snap := range x.sources {
+		if snap.blobs[b.Digest] == b || slices.ContainsFunc(x.pasts[i], func(p *past) bool { return p.blobs[b.Digest] == b }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Referrers returns what refers to d, sorted by digest.
 func (x *Set) Referrers(r *Repo, d digest.Digest) []ocispec.Descriptor {
 	var found []ocispec.Descriptor

@@ -38,6 +38,7 @@ type Options struct {
 	Sparse     bool
 	Log        *slog.Logger
 	Poll, Keep time.Duration
+	MadeLimit  int64 // of the temporary files of [Store.Make], in bytes
 }
 
 // Counters count since the store was opened.
@@ -47,6 +48,9 @@ type Counters struct {
 	Loads, LoadFailures       atomic.Int64
 	Repositories, Tags, Blobs atomic.Int64 // there are now
 	LoadedAt                  atomic.Int64 // seconds since 1970
+
+	Made, MadeFailed, MadeEvicted atomic.Int64 // blobs; see Store.Make
+	MadeFiles, MadeBytes          atomic.Int64 // there are now
 }
 
 // A Store has what is served. It may be used by several goroutines.
@@ -55,10 +59,11 @@ type Store struct {
 
 	opts    Options
 	hashing chan struct{} // one for each blob that may be hashed at once
+	made    made
 
 	life context.Context //nolint:containedctx // ends with Close: hashing outlives the request that asked for it
 	end  context.CancelFunc
-	wait sync.WaitGroup // for what hashes
+	wait sync.WaitGroup // for what hashes, and makes
 
 	reload  sync.Mutex // one at a time
 	pending []pending  // by source: what was wrong the last time
@@ -70,7 +75,7 @@ type Store struct {
 // Open opens the sources and reads all their documents; the errors are those of
 // New in package serve.
 func Open(ctx context.Context, opts Options) (*Store, error) {
-	s := &Store{opts: opts, hashing: make(chan struct{}, runtime.GOMAXPROCS(0)), pending: make([]pending, len(opts.Sources))}
+	s := &Store{opts: opts, hashing: make(chan struct{}, runtime.GOMAXPROCS(0)), pending: make([]pending, len(opts.Sources)), made: newMade(opts.MadeLimit)}
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	first, err := s.build(ctx, nil, false)
 	if err != nil {
@@ -86,6 +91,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 func (s *Store) Close() error {
 	s.end()
 	s.wait.Wait()
+	s.made.keep(func(*Blob) bool { return false })
 	s.mu.Lock()
 	last := s.current
 	s.current = nil
