@@ -21,6 +21,7 @@ type body struct {
 	artifactType string
 	subject      *entry
 	annotations  map[string]string
+	nulls        map[string]bool // annotations that were null and have not been set
 }
 
 // An entry is a descriptor in a document, with all that was parsed of it.
@@ -51,6 +52,7 @@ func (b *body) parse(raw []byte, own func(m strictjson.Member) error) error {
 			b.subject, err = decodeEntry(m.Value)
 		case "annotations":
 			b.annotations, err = decodeMap(m.Value)
+			b.nulls = nulls(m.Value)
 		}
 		if err == nil {
 			err = own(m)
@@ -84,7 +86,7 @@ func (b *body) encode(names []string, mediaType string, own func(m *merger)) {
 	m.set("artifactType", true, encodeOptional(b.artifactType))
 	own(&m)
 	m.set("subject", true, encodeEntry(b.subject))
-	m.set("annotations", true, encodeAnnotations(b.annotations, m.get("annotations")))
+	m.set("annotations", true, encodeAnnotations(b.annotations, b.nulls))
 	b.raw = append(strictjson.FromMembers(strictjson.Canonical(m.result(), names)), '\n')
 	b.changed = false
 }
@@ -94,9 +96,10 @@ func (b *body) Annotations() map[string]string { return maps.Clone(b.annotations
 
 // SetAnnotation sets one annotation of the document itself.
 func (b *body) SetAnnotation(key, value string) {
-	if have, ok := b.annotations[key]; ok && have == value {
+	if have, ok := b.annotations[key]; ok && have == value && !b.nulls[key] {
 		return
 	}
+	delete(b.nulls, key)
 	b.annotations = maps.Clone(b.annotations)
 	if b.annotations == nil {
 		b.annotations = map[string]string{}

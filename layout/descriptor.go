@@ -195,7 +195,7 @@ func encodeDescriptor(desc ocispec.Descriptor, was ocispec.Descriptor, old []str
 	e.set("digest", desc.Digest != was.Digest, strictjson.Quote(string(desc.Digest)))
 	e.set("size", desc.Size != was.Size || len(old) == 0, strictjson.FromInt(desc.Size))
 	e.set("urls", !slices.Equal(desc.URLs, was.URLs), encodeStrings(desc.URLs))
-	e.set("annotations", true, encodeAnnotations(desc.Annotations, e.get("annotations")))
+	e.set("annotations", true, encodeAnnotations(desc.Annotations, nulls(e.get("annotations"))))
 	var data strictjson.Value
 	if desc.Data != nil {
 		data = strictjson.Quote(base64.StdEncoding.EncodeToString(desc.Data))
@@ -263,22 +263,31 @@ func encodeStrings(texts []string) strictjson.Value {
 	return strictjson.FromItems(items)
 }
 
-// encodeAnnotations writes m, in which an empty text is null where it was null in
-// old.
-func encodeAnnotations(m map[string]string, old strictjson.Value) strictjson.Value {
+// encodeAnnotations writes m, in which an empty text is null where it is one of
+// nulls.
+func encodeAnnotations(m map[string]string, nulls map[string]bool) strictjson.Value {
 	if len(m) == 0 {
 		return nil
 	}
-	nulls := map[string]bool{}
-	if old.Kind() == strictjson.Object {
-		was, _ := old.Members() // it was split before
-		for _, a := range was {
-			if a.Value.Kind() == strictjson.Null && m[a.Name] == "" {
-				nulls[a.Name] = true
+	return strictjson.FromMap(m, nulls)
+}
+
+// nulls returns the annotations that are null.
+func nulls(annotations strictjson.Value) map[string]bool {
+	var found map[string]bool
+	if annotations.Kind() != strictjson.Object || !bytes.Contains(annotations, []byte("null")) {
+		return nil
+	}
+	was, _ := annotations.Members() // it was split before
+	for _, a := range was {
+		if a.Value.Kind() == strictjson.Null {
+			if found == nil {
+				found = map[string]bool{}
 			}
+			found[a.Name] = true
 		}
 	}
-	return strictjson.FromMap(m, nulls)
+	return found
 }
 
 func encodePlatform(p *ocispec.Platform, old strictjson.Value) strictjson.Value {

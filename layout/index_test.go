@@ -78,7 +78,7 @@ func TestIndexEditKeepsWhatItDoesNotKnow(t *testing.T) {
 // gives it a value or takes it out.
 func TestIndexKeepsNulls(t *testing.T) {
 	entry := `{"mediaType":"a/b","digest":"sha256:` + hexA + `","size":7,"annotations":{"b":null,"c":"","a":null}}`
-	x, err := layout.ParseIndex([]byte(`{"schemaVersion":2,"manifests":[` + entry + `],"annotations":{"e":null,"f":null,"d":null}}`))
+	x, err := layout.ParseIndex([]byte(`{"schemaVersion":2,"manifests":[` + entry + `],"annotations":{"e":null,"f":null,"d":null,"g":null}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,8 +90,9 @@ func TestIndexKeepsNulls(t *testing.T) {
 	x.Set(0, first)
 	x.DeleteAnnotation("d")
 	x.SetAnnotation("f", "set")
+	x.SetAnnotation("g", "")
 	want := `{"schemaVersion":2,"mediaType":"` + typeIndex + `","manifests":[{"mediaType":"a/b","digest":"sha256:` + hexA +
-		`","size":7,"annotations":{"a":"set","b":null,"c":""}}],"annotations":{"e":null,"f":"set"}}` + "\n"
+		`","size":7,"annotations":{"a":"set","b":null,"c":""}}],"annotations":{"e":null,"f":"set","g":""}}` + "\n"
 	if diff := cmp.Diff(want, string(x.Bytes())); diff != "" {
 		t.Errorf("edited index (-want +got):\n%s", diff)
 	}

@@ -131,12 +131,13 @@ func FromMembers(members []Member) Value {
 	return append(out, '}')
 }
 
-// FromMap encodes m with its names sorted; those in nulls have the value null.
+// FromMap encodes m with its names sorted; an empty text is null where nulls has
+// its name.
 func FromMap(m map[string]string, nulls map[string]bool) Value {
 	members := make([]Member, 0, len(m))
 	for name, text := range m {
 		value := Quote(text)
-		if nulls[name] {
+		if text == "" && nulls[name] {
 			value = Value("null")
 		}
 		members = append(members, Member{name, value})
