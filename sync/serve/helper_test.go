@@ -3,6 +3,7 @@ package serve_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
@@ -221,4 +223,65 @@ func (c *counted) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed
+}
+
+// metric reads one number from /metrics.
+func (s *server) metric(name string) (n int64) {
+	s.t.Helper()
+	for line := range strings.Lines(s.get("/metrics").body) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			if _, err := fmt.Sscan(rest, &n); err != nil {
+				s.t.Fatal(err)
+			}
+			return n
+		}
+	}
+	s.t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// bigLayer makes a layout of one artifact with one layer.
+func bigLayer(t testing.TB, dir, content string) digest.Digest {
+	t.Helper()
+	return layers(t, dir, content)[0]
+}
+
+// layers makes a layout of one artifact with these layers.
+func layers(t testing.TB, dir string, contents ...string) (digests []digest.Digest) {
+	t.Helper()
+	l, err := layout.Create(t.Context(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	st, err := l.Stage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var descs []ocispec.Descriptor
+	for _, content := range contents {
+		layer, err := st.Add(t.Context(), strings.NewReader(content), "application/x.layer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		descs, digests = append(descs, layer), append(digests, layer.Digest)
+	}
+	config, err := st.AddBytes(t.Context(), []byte("{}"), "application/x.config")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := layout.EncodeManifest(ocispec.Manifest{Config: config, Layers: descs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = st.Update(t.Context(), func(tx *layout.Tx) error {
+		desc, err := tx.PutDocument(raw, ocispec.MediaTypeImageManifest)
+		tx.SetRef("app", desc)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digests
 }

@@ -3,9 +3,7 @@ package serve
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -15,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gardenlinux/gloci-layout/sync/serve/internal/content"
 )
 
 // buckets are the upper bounds of the histogram of durations.
@@ -144,74 +140,4 @@ func (m *metrics) writeRoutes(b *bytes.Buffer) {
 		fmt.Fprintf(b, "%s_sum{%s} %s\n", duration, labels, strconv.FormatFloat(r.seconds, 'g', -1, 64))
 		fmt.Fprintf(b, "%s_count{%s} %d\n", duration, labels, r.requests)
 	})
-}
-
-// done counts and logs the request. broken is what the handler panicked with.
-func (c *call) done(broken any) {
-	took := now().Sub(c.start)
-	c.s.metrics.count(c.route, c.r.Method, c.status, c.bytes, took)
-	access := c.s.opts.Access
-	if access == nil {
-		return
-	}
-	attrs := make([]slog.Attr, 0, 10)
-	attrs = append(attrs,
-		slog.String("remote", c.r.RemoteAddr),
-		slog.String("method", short(c.r.Method)),
-		slog.String("path", short(c.r.URL.RequestURI())),
-		slog.Int("status", c.status),
-		slog.Int64("bytes", c.bytes),
-		slog.Duration("took", took),
-	)
-	if agent := c.r.UserAgent(); agent != "" {
-		attrs = append(attrs, slog.String("agent", short(agent)))
-	}
-	if c.user != "" {
-		attrs = append(attrs, slog.String("user", short(c.user)))
-	}
-	if broken != nil {
-		attrs = append(attrs, slog.Bool("cut", true))
-	}
-	if c.err != nil {
-		attrs = append(attrs, slog.String("error", c.err.Error()))
-	}
-	access.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
-}
-
-// short bounds what a client can put into one line of the log.
-func short(s string) string {
-	const most = 1024
-	if len(s) > most {
-		return s[:most] + "..."
-	}
-	return s
-}
-
-// A pageWriter sees what a page sends.
-type pageWriter struct {
-	http.ResponseWriter
-	c *call
-}
-
-func (w *pageWriter) WriteHeader(status int) {
-	if w.c.status == 0 {
-		w.c.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *pageWriter) Write(p []byte) (int, error) {
-	if w.c.status == 0 {
-		w.c.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.c.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap is for http.ResponseController.
-func (w *pageWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func contextWith(ctx context.Context, held *content.Set) context.Context {
-	return context.WithValue(ctx, repositoriesKey{}, held)
 }

@@ -24,6 +24,9 @@
 // its last bytes wait for the verdict. A blob that does not match its digest is
 // an error (5xx) or a broken connection, and a line in the log; it is never a
 // whole response.
+//
+// What is in no file, such as a blob that a delta has as a patch, is made once,
+// into a temporary file, under the same rules; see Options.MadeLimit.
 package serve
 
 import (
@@ -223,29 +226,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		err = errors.Join(err, serveErr)
 	}
 	return err
-}
-
-// A Repository is what there is to see of one source.
-type Repository struct {
-	Name   string        // the repository that holds all of it, unique unless sources share it
-	Source layout.Source // as it was when it was loaded: its index.json does not change
-}
-
-type repositoriesKey struct{}
-
-// Repositories returns what the registry served when the request that ctx
-// belongs to came in, in the order of [Options].Sources. It may be used until
-// the handler of that request returns. Other contexts have none.
-func Repositories(ctx context.Context) []Repository {
-	held, _ := ctx.Value(repositoriesKey{}).(*content.Set)
-	if held == nil {
-		return nil
-	}
-	var repos []Repository
-	for name, src := range held.Sources {
-		repos = append(repos, Repository{name, src})
-	}
-	return repos
 }
 
 // A Summary says what one repository has.
