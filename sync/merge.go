@@ -44,18 +44,25 @@ func (p *pusher) compare(ctx context.Context, moves []*move) error {
 // manifest.
 type side struct {
 	doc     *layout.Document
-	index   *layout.Index // nil for a manifest
 	entries []ocispec.Descriptor
+}
+
+// index returns the index that a side is, for editing; nil for a manifest.
+func (s *side) index() (*layout.Index, error) {
+	if !s.doc.IsIndex {
+		return nil, nil
+	}
+	x, err := layout.ParseIndex(s.doc.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.doc.Descriptor.Digest, err)
+	}
+	return x, nil
 }
 
 func newSide(ctx context.Context, src layout.Source, doc *layout.Document) (*side, error) {
 	s := &side{doc: doc}
 	if doc.IsIndex {
-		var err error
-		if s.index, err = layout.ParseIndex(doc.Raw); err != nil {
-			return nil, fmt.Errorf("%s: %w", doc.Descriptor.Digest, err)
-		}
-		s.entries = s.index.Entries()
+		s.entries = doc.Manifests
 		return s, nil
 	}
 	entry := ocispec.Descriptor{
@@ -126,7 +133,7 @@ func (p *pusher) compareTag(ctx context.Context, m *move) ([]ForeignEntry, error
 	if len(foreign) == 0 {
 		return nil, nil
 	}
-	if !p.opts.Merge || ours.index == nil && theirs.index == nil {
+	if !p.opts.Merge || !ourDoc.IsIndex && !theirDoc.IsIndex {
 		return foreign, nil
 	}
 	return nil, m.merge(ours, theirs, keep)
@@ -154,15 +161,22 @@ func (m *move) merge(ours, theirs *side, keep []int) error {
 // union returns an index with what both sides have; where both have a member,
 // ours counts. A manifest becomes an entry of the other side's index.
 func union(ours, theirs *side, keep []int) (*layout.Index, error) {
-	if ours.index != nil && theirs.index != nil {
-		return merge.Union(ours.index, theirs.index, keep)
+	x, err := ours.index()
+	if err != nil {
+		return nil, err
 	}
-	x := ours.index
-	if x == nil {
-		x = theirs.index
+	their, err := theirs.index()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case x != nil && their != nil:
+		return merge.Union(x, their, keep)
+	case x == nil:
+		x = their
 		x.Remove(slices.DeleteFunc(numbers(x.Len()), func(i int) bool { return slices.Contains(keep, i) })...)
 		x.Add(ours.entries[0])
-	} else {
+	default:
 		x.Add(theirs.entries[0])
 	}
 	x.Sort()
