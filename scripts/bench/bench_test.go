@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,20 @@ func TestMedian(t *testing.T) {
 		}
 		if got := c.median(); got != test.want {
 			t.Errorf("median of %v = %v, want %v", test.walls, got, test.want)
+		}
+	}
+}
+
+func TestVenues(t *testing.T) {
+	for pattern, want := range map[string][]venue{
+		"":                     {realAtOnce, realLate, holeAtOnce, holeLate},
+		"^reference registry$": {realAtOnce},
+		"forgets":              {holeAtOnce, holeLate},
+		"20 ms":                {realLate, holeLate},
+	} {
+		b := &bench{at: regexp.MustCompile(pattern)}
+		if got := b.venues([]venue{realAtOnce, realLate, holeAtOnce, holeLate}); !slices.Equal(got, want) {
+			t.Errorf("-at %q takes %v, want %v", pattern, got, want)
 		}
 	}
 }

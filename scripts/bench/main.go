@@ -46,6 +46,7 @@ type bench struct {
 	tmpfs   string // "" if there is none
 	rounds  int
 	only    *regexp.Regexp
+	at      *regexp.Regexp // names of venues
 	quick   bool
 	list    bool
 	env     []string // of every process
@@ -94,12 +95,13 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	debug.SetGCPercent(50)
 
 	b := &bench{out: stdout}
-	var only, work string
+	var only, at, work string
 	var strict bool
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&b.program, "program", "bin/gloci-layout", "measure the gloci-layout at `PATH`")
 	flags.StringVar(&work, "dir", os.TempDir(), "work below `DIR`, on the disk to be measured; 20 GiB have to be free")
 	flags.StringVar(&b.tmpfs, "tmpfs", "/dev/shm", "measure also below `DIR`, in memory; empty: do not")
+	flags.StringVar(&at, "at", "", "of registries, take only those whose names match `REGEXP`, as in '^reference registry$' and 'forgets$'")
 	flags.IntVar(&b.rounds, "rounds", 0, "measure everything `N` times (default 5, with -quick 3)")
 	flags.StringVar(&only, "only", "", "run the experiments whose names match `REGEXP`")
 	flags.BoolVar(&b.list, "list", false, "list the experiments")
@@ -112,6 +114,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 		return fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
 	if b.only, err = regexp.Compile(only); err != nil {
+		return err
+	}
+	if b.at, err = regexp.Compile(at); err != nil {
 		return err
 	}
 	s := fullSizes

@@ -102,7 +102,7 @@ func (b *bench) remote(step remoteStep) func(context.Context, sizes) error {
 			return err
 		}
 		var faults []error
-		for _, at := range step.at {
+		for _, at := range b.venues(step.at) {
 			if why := missing("registry"); at.real && why != "" {
 				b.printf("\n%s, %s: not measured: %s\n", step.title, at.name, why)
 				continue
@@ -114,6 +114,16 @@ func (b *bench) remote(step remoteStep) func(context.Context, sizes) error {
 		}
 		return errors.Join(append(faults, remove(dir, copied)(context.WithoutCancel(ctx)))...)
 	}
+}
+
+// venues returns those of all that -at has not left out.
+func (b *bench) venues(all []venue) (some []venue) {
+	for _, at := range all {
+		if b.at.MatchString(at.name) {
+			some = append(some, at)
+		}
+	}
+	return some
 }
 
 // raceAt races at one registry and judges: ahead of every peer, little memory, no
