@@ -100,6 +100,7 @@ func TestPatchOfContent(t *testing.T) {
 		"the same, twice":        {[]string{"x", gz(was)}, []string{"y", gz(is), zst(is)}, 2, 2, 600},
 		"of what is a patch too": {[]string{gz(was)}, []string{zst(is), is + large(9)[:50], gz(is)}, 2, 3, 1500},
 		"another way at the end": {[]string{gz(long)}, []string{flushed(t, is+long)}, 0, 0, 0},
+		"of several members":     {[]string{gz(was)}, []string{gz(is) + gz(is)}, 0, 0, 15_000},
 		"in both forms":          {[]string{gz(was)}, []string{was + gz(was)}, 0, 1, 15_000},
 		"of one that is whole":   {[]string{"x"}, []string{"y", foreign(t, is), is + is[:50]}, 0, 1, 500},
 	} {
