@@ -306,7 +306,7 @@ func TestMadeWrong(t *testing.T) {
 		if log := s.log.String(); !strings.Contains(log, "does not match its digest") || !strings.Contains(log, string(digests[0])) {
 			t.Errorf("%s: no word of it in the log:\n%.2000s", name, log)
 		}
-		if n, damaged, kept := w.count(digests[0]), s.metric("gloci_serve_damaged_blobs_total"), s.metric("gloci_serve_made_files"); n != 1 || damaged != 1 || kept != 0 {
+		if n, damaged, kept := w.count(digests[0]), s.metric("gloci_serve_damaged_blobs_total"), s.metric("gloci_serve_made_files"); n < 1 || damaged != int64(n) || kept != 0 {
 			t.Errorf("%s: made %d times, %d damaged, %d kept", name, n, damaged, kept)
 		}
 		w.set(nil, false)

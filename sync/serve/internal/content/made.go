@@ -34,10 +34,10 @@ type made struct {
 
 	mu    sync.Mutex
 	files map[*Blob]*Making
-	used  int64 // by files, and by others that somebody still reads
-	clock int64 // counts uses
-	pause time.Time
-	told  bool // the log has it that there is no room
+	used  int64     // by files, and by others that somebody still reads
+	clock int64     // counts uses
+	pause time.Time // until then nothing more is kept
+	told  bool      // the log has it that there is no room
 }
 
 func newMade(limit int64) made {
@@ -106,7 +106,7 @@ func (s *Store) Make(held *Set, b *Blob) *Making {
 }
 
 // evict drops the file that nobody has used for the longest time, and nobody uses
-// now. It tells whether there was one. Made.mu is locked.
+// now. It tells whether there was one. The mutex of made is locked.
 func (s *Store) evict() bool {
 	var oldest *Making
 	for _, m := range s.made.files {
@@ -122,7 +122,7 @@ func (s *Store) evict() bool {
 	return true
 }
 
-// drop gives m up: who has it may go on. Made.mu is locked.
+// drop gives m up: who has it may go on. The mutex of made is locked.
 func (m *Making) drop() {
 	if !m.dropped {
 		m.dropped = true
@@ -131,7 +131,7 @@ func (m *Making) drop() {
 	m.free()
 }
 
-// free closes the file, if m was dropped and nobody has it. Made.mu is locked.
+// free closes the file, if m was dropped and nobody has it. The mutex of made is locked.
 func (m *Making) free() {
 	if !m.dropped || m.refs > 0 {
 		return
