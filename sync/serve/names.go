@@ -26,13 +26,6 @@ func SplitHost(name string) (host, repository string) {
 	return content.SplitHost(name)
 }
 
-// SplitRefName returns what a ref name is in a registry: [host/]repository:tag
-// names a repository, anything else is a tag of the repository of the source,
-// for which host and repository are "". False means that it can be no tag.
-func SplitRefName(refName string) (host, repository, tag string, ok bool) {
-	return content.SplitRefName(refName)
-}
-
 // NameOf makes the name of a repository from the path of a source: its base name
 // without the endings of archives, in lower case.
 func NameOf(path string) string {

@@ -70,8 +70,9 @@ func SplitHost(name string) (host, repository string) {
 	return "", name
 }
 
-// SplitRefName returns what a ref name is in a registry; see SplitRefName of package
-// serve.
+// SplitRefName returns what a ref name is in a registry: [host/]repository:tag
+// names a repository, anything else is a tag of the repository of the source,
+// for which host and repository are "". False means that it can be no tag.
 func SplitRefName(refName string) (host, repository, tag string, ok bool) {
 	tag = refName
 	if colon := strings.LastIndexByte(refName, ':'); colon > strings.LastIndexByte(refName, '/') {
