@@ -66,8 +66,10 @@ func newZstdWriter(w io.Writer, level int) (*zstdWriter, error) {
 	}
 	z := &zstdWriter{
 		encoder: encoder, out: &latch{w: w},
-		own:  make(chan *frame, 1),
-		jobs: make(chan *frame, min(runtime.GOMAXPROCS(0), maxFrames)),
+		own: make(chan *frame, 1),
+		// With the frame that is written, and the one that is filled, one more than
+		// there are processors.
+		jobs: make(chan *frame, min(runtime.GOMAXPROCS(0), maxFrames)-1),
 		done: make(chan struct{}),
 	}
 	z.own <- &frame{ready: make(chan struct{}, 1)}
