@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +94,9 @@ var steps = []struct {
 	{"truncate a/h", func(dir string, _ **os.File) error { return os.Truncate(dir+"/a/h", 4) }},
 }
 
+// copies is how many copies program "signals" makes.
+const copies = 500
+
 var programs = map[string]func(dir string) error{
 	"steps": func(dir string) error { return doSteps(dir, len(steps)) },
 	// Eight threads, each of them with calls of its own, and their order open.
@@ -133,6 +137,36 @@ var programs = map[string]func(dir string) error{
 		return nil
 	},
 	"hang": func(string) error { time.Sleep(time.Hour); return nil },
+	// Copies that signals break off: the kernel begins them anew.
+	"signals": func(dir string) error {
+		from, err := os.Create(dir + "/from")
+		if err != nil {
+			return err
+		}
+		if _, err := from.WriteString("0123456789"); err != nil {
+			return err
+		}
+		to, err := os.Create(dir + "/to")
+		if err != nil {
+			return err
+		}
+		runtime.LockOSThread()
+		tid := unix.Gettid()
+		var done atomic.Bool
+		defer done.Store(true)
+		go func() {
+			for !done.Load() {
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
+		}()
+		for range copies {
+			off := int64(0)
+			if n, err := unix.CopyFileRange(int(from.Fd()), &off, int(to.Fd()), nil, 10, 0); n != 10 {
+				return fmt.Errorf("%d bytes copied: %w", n, err)
+			}
+		}
+		return nil
+	},
 	"interruptible": func(dir string) error {
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, os.Interrupt)
@@ -355,6 +389,26 @@ func TestInterrupt(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/a"); err != nil {
 		t.Errorf("the call did not go on: %v", err)
+	}
+}
+
+// A call that a signal breaks off is one call, however often it begins.
+func TestRestart(t *testing.T) {
+	res, dir := runProgram(t, "signals", Plan{})
+	if res.Exit != 0 {
+		t.Fatalf("exit %d: %s", res.Exit, res.Stderr)
+	}
+	calls := trace(res, dir)
+	if got, want := len(calls), 3+copies; got != want {
+		t.Errorf("%d calls in the trace, want %d", got, want)
+	}
+	for i, c := range calls {
+		if strings.Contains(c, "errno") {
+			t.Errorf("call %d: %s", i+1, c)
+		}
+	}
+	if res, _ := runProgram(t, "signals", Plan{Action: Fail, N: 3 + copies, Errno: unix.EIO}); res.Hit == nil || res.Exit != 2 {
+		t.Errorf("the last call was to fail: hit %v, exit %d", res.Hit, res.Exit)
 	}
 }
 

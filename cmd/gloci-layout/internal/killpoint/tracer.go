@@ -34,10 +34,16 @@ type tracer struct {
 
 // A thread is what has to be known between the entry and the exit of a call.
 type thread struct {
-	call int // 1 + its place in the trace; 0 if the call does not count
-	fail unix.Errno
-	torn bool
+	call  int // 1 + its place in the trace; 0 if the call does not count
+	again int // the same of a call that a signal broke off and the kernel begins anew
+	fail  unix.Errno
+	torn  bool
 }
+
+// restarts tells whether the kernel ended a call because of a signal, to begin it
+// anew when that was handled. Programs never see these results (ERESTARTSYS and
+// its like, include/linux/errno.h).
+func restarts(result int64) bool { return result <= -512 && result >= -516 }
 
 const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK |
 	unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACEEXIT | unix.PTRACE_O_TRACESECCOMP |
@@ -153,6 +159,10 @@ func (t *tracer) syscall(tid int, th *thread) error {
 	if info.entry {
 		return t.enter(tid, th, info)
 	}
+	if th.call > 0 && th.fail == 0 && !th.torn && restarts(info.result) {
+		*th = thread{again: th.call}
+		return nil
+	}
 	if th.call > 0 {
 		c := &t.res.Trace[th.call-1]
 		c.Done, c.Result = true, info.result
@@ -164,18 +174,24 @@ func (t *tracer) syscall(tid int, th *thread) error {
 			t.kill()
 		}
 	}
-	*th = thread{}
+	*th = thread{again: th.again}
 	return err
 }
 
 func (t *tracer) enter(tid int, th *thread, info callInfo) error {
-	*th = thread{}
+	again := th.again
+	*th = thread{again: again} // the handler of the signal may have calls of its own
 	if t.dead {
 		// Killed already, and this thread was late to notice.
 		return setNumber(tid, -1)
 	}
 	c, sh := decode(tid, info)
 	if c == nil || !t.below(c.Path) && !t.below(c.To) {
+		return nil
+	}
+	th.again = 0
+	if again > 0 && t.res.Trace[again-1].Name == c.Name && t.res.Trace[again-1].Path == c.Path {
+		th.call = again // counted before
 		return nil
 	}
 	t.calls++
