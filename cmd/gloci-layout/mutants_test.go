@@ -172,9 +172,9 @@ var bugs = []bugtest.Bug{
 	{
 		Name: "temporary files of patches keep their names",
 		Edits: []bugtest.Edit{{
-			File: "layout/archive/patches.go",
-			Old:  "\tif err := os.Remove(f.Name()); err != nil {\n",
-			New:  "\tif PLANTED {\n\t\treturn f, nil\n\t}\n\tif err := os.Remove(f.Name()); err != nil {\n",
+			File: "internal/tempfile/tempfile.go",
+			Old:  "\tf, err := unnamed(dir)\n",
+			New:  "\tif PLANTED {\n\t\treturn os.CreateTemp(dir, \"gloci-layout-\")\n\t}\n\tf, err := unnamed(dir)\n",
 		}},
 		Run: runOrder, Says: "scratch/gloci-layout-[0-9]+ is left over",
 		Env: cases("pack a delta of contents"),
