@@ -121,11 +121,11 @@ check-generated:
 check-darwin:
 	GOOS=darwin GOARCH=arm64 $(GO) build -gcflags='all=-N -l' $(GOFLAGS_ALL) ./cmd/... ./compress/... ./layout/... ./sync/...
 
-# The race detector needs cgo.
+# The race detector needs cgo. What go test would vet, check-vet does.
 .PHONY: check-race
 check-race: $(TOOLS)/registry $(TOOLS)/conformance
 	@if command -v gcc >/dev/null; then \
-		CGO_ENABLED=1 $(GO) test $(GOFLAGS_ALL) -timeout $(TESTTIME) -race -short $(RACE); \
+		CGO_ENABLED=1 $(GO) test $(GOFLAGS_ALL) -vet=off -timeout $(TESTTIME) -race -short $(RACE); \
 	else echo 'make check-race: gcc is not installed: the race detector did not run' >&2; fi
 
 # Builds and tests sync in a copy where the import of containers/image has the
