@@ -5,6 +5,7 @@ package firstheap
 import (
 	"syscall"
 	"testing"
+	"time"
 )
 
 // sink keeps what a test allocates on the heap.
@@ -16,6 +17,7 @@ func TestReady(t *testing.T) {
 	if !populate(make([]byte, 1<<20)) {
 		t.Skip("this kernel has no MADV_POPULATE_WRITE")
 	}
+	prepare()
 	before := faults(t)
 	sink = make([]byte, Size/2)
 	for i := range sink {
@@ -23,6 +25,13 @@ func TestReady(t *testing.T) {
 	}
 	if n, pages := faults(t)-before, int64(len(sink)/syscall.Getpagesize()); n > pages/4 {
 		t.Errorf("%d page faults for %d pages", n, pages)
+	}
+}
+
+// TestFirstTouch: it is timed at all, and not with what is not a first touch.
+func TestFirstTouch(t *testing.T) {
+	if d := firstTouch(); d <= 0 || d > time.Millisecond {
+		t.Errorf("the first touch of a page takes %v", d)
 	}
 }
 
