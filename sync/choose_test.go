@@ -100,6 +100,12 @@ func TestPushScoped(t *testing.T) {
 	if len(list) > 0 {
 		t.Errorf("tags %q", list)
 	}
+	// Before the tags of the one repository move, the other has taken its root.
+	for _, target := range targets {
+		if target.Tag == "docker" && reg.Count(http.MethodPut, "/team/app/manifests/"+target.Desc.Digest.String()) != 1 {
+			t.Error("the root of team/app was not sent before tags moved")
+		}
+	}
 	reg.Reset()
 	report, err = layoutsync.Push(t.Context(), l, repository(t, reg, "mirror"), opts)
 	if err != nil {

@@ -2,8 +2,9 @@
 //
 // [Push] makes a repository hold what a layout has: it first finds out what is
 // missing, then sends blobs and manifests by digest, children before parents,
-// and moves the tags last. [OpenSource] reads a repository, a docker-archive
-// or a directory of containers/image as a layout.
+// and moves the tags last. Where all tags name one root, the first of them takes
+// it to the registry. [OpenSource] reads a repository, a docker-archive or a
+// directory of containers/image as a layout.
 //
 // # What a push promises
 //
@@ -22,6 +23,7 @@
 // else is sent for it. Otherwise each manifest or index that is missing costs a
 // HEAD and a PUT, each present one that a missing one names a HEAD, each blob
 // of a missing manifest a POST, and a PUT if it was missing too; each root
-// another HEAD, and each tag a PUT. Logging in costs one request more, or
-// three with a token server; a registry without checked HTTPS one more.
+// another HEAD, and each tag a PUT, one of which is that of the root if there is
+// but one. Logging in costs one request more, or three with a token server; a
+// registry without checked HTTPS one more.
 package sync

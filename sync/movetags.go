@@ -34,9 +34,11 @@ func linger(ctx context.Context, d time.Duration) (context.Context, context.Canc
 	}
 }
 
-// prepare makes sure that everything that tags will name is there.
+// prepare makes sure that everything that tags will name is there, but for a root
+// that goes with its tag.
 func (p *pusher) prepare(ctx context.Context) error {
-	if err := p.checkRoots(ctx); err != nil {
+	roots := slices.DeleteFunc(p.sentRoots(), func(doc *document) bool { return doc == p.plan.last })
+	if err := p.checkRoots(ctx, roots); err != nil {
 		return err
 	}
 	return p.listReferrers(ctx)
@@ -46,6 +48,11 @@ func (p *pusher) prepare(ctx context.Context) error {
 // stand. If one fails, those before are put back.
 func (p *pusher) publish(ctx context.Context) error {
 	err := p.moveTags(ctx)
+	if last := p.plan.last; err == nil && last != nil {
+		if err = p.checkRoots(ctx, []*document{last}); err != nil {
+			return errors.Join(err, p.restore(context.WithoutCancel(ctx)))
+		}
+	}
 	for _, m := range p.plan.moves {
 		if err == nil && m.prune {
 			m.touched = true
@@ -77,10 +84,19 @@ func (p *pusher) moveTags(ctx context.Context) error {
 			others = append(others, m)
 		}
 	}
-	if err := each(ctx, p.client.SmallJobs(), signatures, p.moveTag); err != nil {
-		return err
+	sent := p.plan.last == nil
+	for _, moves := range [][]*move{signatures, others} {
+		if !sent && len(moves) > 0 {
+			if err := p.sendLast(ctx, moves[0]); err != nil {
+				return err
+			}
+			moves, sent = moves[1:], true
+		}
+		if err := each(ctx, p.client.SmallJobs(), moves, p.moveTag); err != nil {
+			return err
+		}
 	}
-	return each(ctx, p.client.SmallJobs(), others, p.moveTag)
+	return nil
 }
 
 func (p *pusher) moveTag(ctx context.Context, m *move) error {
@@ -96,6 +112,18 @@ func (p *pusher) moveTag(ctx context.Context, m *move) error {
 	if m.state = TagMoved; m.before.Digest == "" {
 		m.state = TagCreated
 	}
+	return nil
+}
+
+// sendLast sends the last root under the first of its tags.
+func (p *pusher) sendLast(ctx context.Context, m *move) error {
+	p.event("start", m.root.desc, 0)
+	if err := p.moveTag(ctx, m); err != nil {
+		return refused(m.root, err)
+	}
+	p.report.Manifests++
+	p.event("bytes", m.root.desc, int64(len(m.raw)))
+	p.event("done", m.root.desc, 0)
 	return nil
 }
 
@@ -117,9 +145,8 @@ func (p *pusher) deleteTag(ctx context.Context, m *move) error {
 	return fmt.Errorf("delete tag %s: %w", m.Tag, err)
 }
 
-// checkRoots asks the registry for every root that was sent: what it has just
-// acknowledged, it must also give out.
-func (p *pusher) checkRoots(ctx context.Context) error {
+// sentRoots returns the roots that the repository lacked, each once.
+func (p *pusher) sentRoots() []*document {
 	var roots []*document
 	for _, m := range p.plan.moves {
 		if !m.prune {
@@ -129,7 +156,12 @@ func (p *pusher) checkRoots(ctx context.Context) error {
 	roots = append(roots, p.plan.untagged...)
 	slices.SortFunc(roots, func(a, b *document) int { return cmp.Compare(a.desc.Digest, b.desc.Digest) })
 	roots = slices.CompactFunc(roots, func(a, b *document) bool { return a.desc.Digest == b.desc.Digest })
-	roots = slices.DeleteFunc(roots, func(doc *document) bool { return doc.read == nil })
+	return slices.DeleteFunc(roots, func(doc *document) bool { return doc.read == nil })
+}
+
+// checkRoots asks the registry for roots that were sent: what it has just
+// acknowledged, it must also give out.
+func (p *pusher) checkRoots(ctx context.Context, roots []*document) error {
 	return ask(ctx, p.client, true, roots, func(ctx context.Context, doc *document) error {
 		present, err := p.client.Exists(ctx, doc.desc.Digest)
 		if err == nil && !present {

@@ -51,6 +51,9 @@ type plan struct {
 	levels   [][]*document // missing ones, children first
 	blobs    []ocispec.Descriptor
 	present  int // documents that were found at the registry
+	// last is the root that goes to the registry with its tag, when all else is
+	// there, and not by digest before; nil if there is none. See chooseLast.
+	last *document
 	// relist are referrers that are at the registry. Whoever sent them may have
 	// been killed before they were in the list of their subject.
 	relist []*document
@@ -113,6 +116,26 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 		return pl, p.prune(ctx, pl)
 	}
 	return pl, nil
+}
+
+// chooseLast finds the one missing root that all tags name which are to move, if
+// nothing that is sent names it. A tag takes it to the registry: whether the
+// registry refuses it or moves the tag, it is all or nothing. A registry may look
+// for everything that an index names, and need not do so twice.
+func (pl *plan) chooseLast() {
+	var root *document
+	for _, m := range pl.moves {
+		if m.prune || m.state == TagUnchanged {
+			continue
+		}
+		if root != nil && m.root != root {
+			return
+		}
+		root = m.root
+	}
+	if root != nil && root.read != nil && root.read.Subject == nil && root.height == len(pl.levels)-1 {
+		pl.last = root
+	}
 }
 
 // name tells all documents by which ref names of the source they are reached.

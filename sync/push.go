@@ -113,6 +113,9 @@ func push(ctx context.Context, src layout.Source, dest Repository, opts *PushOpt
 		report.Present += p.plan.present
 		pushers = append(pushers, p)
 	}
+	if len(pushers) == 1 {
+		pushers[0].plan.chooseLast()
+	}
 	defer func() {
 		for _, p := range pushers {
 			p.fill()
@@ -237,7 +240,7 @@ func (p *pusher) dryRun(ctx context.Context) error {
 	})
 }
 
-// send makes the repository hold everything, by digest.
+// send makes the repository hold everything, by digest, but the last root.
 func (p *pusher) send(ctx context.Context) error {
 	pl := p.plan
 	if err := p.allowedTags(ctx); err != nil {
@@ -257,6 +260,9 @@ func (p *pusher) send(ctx context.Context) error {
 	}
 	for _, level := range pl.levels {
 		err := each(ctx, p.client.SmallJobs(), level, func(ctx context.Context, doc *document) error {
+			if doc == pl.last {
+				return nil
+			}
 			done, err := p.hold(ctx, doc.desc.Size)
 			if err != nil {
 				return err

@@ -193,6 +193,9 @@ func TestNeed(t *testing.T) {
 	if got := n.push(2); got != 1+2+2+6+2+2+2 {
 		t.Errorf("push: %d", got)
 	}
+	if got := (need{tags: 1, documents: 3, blobs: 2}).push(1); got != 1+1+3+4+1+3 {
+		t.Errorf("push of one root: %d", got)
+	}
 	if got := n.pull(); got != 1+1+2+2+3+1 {
 		t.Errorf("pull: %d", got)
 	}

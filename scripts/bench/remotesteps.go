@@ -84,10 +84,14 @@ type need struct {
 
 // push is what the distribution specification needs at least: is anybody there,
 // is the tag, is the manifest, POST and PUT of each blob, PUT of each manifest
-// and tag; and one more question for each root, whether what the registry has
-// taken is there, before a tag moves.
+// and tag, of which a single root's is that of its tag; and one more question for
+// each root, whether what the registry has taken is there.
 func (n need) push(roots int) int {
-	return 1 + n.tags + n.documents + 2*n.blobs + n.documents + roots + n.tags
+	puts := n.documents + n.tags
+	if roots == 1 && n.tags == 1 {
+		puts--
+	}
+	return 1 + n.tags + n.documents + 2*n.blobs + roots + puts
 }
 
 // pull is: is anybody there, the list of tags, what each names, each manifest and

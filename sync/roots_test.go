@@ -1,0 +1,166 @@
+package sync_test
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gardenlinux/gloci-layout/layout"
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/regtest"
+)
+
+// TestPushForgottenRoot pushes to a registry that acknowledges roots and does not
+// give them out: no tag is left that names one.
+func TestPushForgottenRoot(t *testing.T) {
+	two := func(m maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"a": m.image("amd64", "new a"), "b": m.image("amd64", "new b")}
+	}
+	one := func(m maker) map[string]ocispec.Descriptor {
+		root := m.image("amd64", "new a")
+		return map[string]ocispec.Descriptor{"a": root, "b": root}
+	}
+	for _, test := range []struct {
+		name string
+		fill func(m maker) map[string]ocispec.Descriptor
+		tags int // PUT, and put back
+	}{
+		{"two roots", two, 0},
+		{"one root with its tag", one, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			reg := regtest.Start(t, &regtest.Options{Delete: true})
+			dest := repository(t, reg, "app")
+			opts := &layoutsync.PushOptions{Registry: options(t, reg)}
+			l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"a": m.image("amd64", "old a")}
+			})
+			if _, err := layoutsync.Push(t.Context(), l, dest, opts); err != nil {
+				t.Fatal(err)
+			}
+			before := resolveTags(t, reg, "app")
+			edit(t, l, test.fill)
+			reg.Reset()
+			sent := false
+			reg.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				sent = sent || r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/")
+				if !sent || r.Method != http.MethodHead || !strings.Contains(r.URL.Path, "/manifests/sha256:") {
+					return false
+				}
+				w.WriteHeader(http.StatusNotFound)
+				return true
+			})
+			opts.Registry.Jobs = 1
+			report, err := layoutsync.Push(t.Context(), l, dest, opts)
+			if !errors.Is(err, layout.ErrNotFound) {
+				t.Errorf("Push = %v, want ErrNotFound", err)
+			}
+			if diff := cmp.Diff(before, resolveTags(t, reg, "app")); diff != "" {
+				t.Errorf("tags (-before +after):\n%s", diff)
+			}
+			states, want := map[string]layoutsync.TagState{}, layoutsync.TagPending
+			if test.tags > 0 {
+				want = layoutsync.TagRestored
+			}
+			for _, tag := range report.Tags {
+				states[tag.Tag] = tag.State
+			}
+			if diff := cmp.Diff(map[string]layoutsync.TagState{"a": want, "b": want}, states); diff != "" {
+				t.Errorf("states (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPushRootWithTag looks at which manifests go by digest, and which with a tag
+// alone: one root does, after all that it names, if nothing that is sent names it.
+// A list is one of referrers.
+func TestPushRootWithTag(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		fill      func(m maker) map[string]ocispec.Descriptor
+		want      []string // what is PUT: "digest", "list" or a tag
+		manifests int      // that the registry lacked
+	}{
+		{
+			"an index of two", func(m maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"v1": m.index(m.image("amd64", "a"), m.image("arm64", "b"))}
+			}, []string{"digest", "digest", "v1"}, 3,
+		},
+		{
+			"one root, two tags", func(m maker) map[string]ocispec.Descriptor {
+				root := m.image("amd64", "a")
+				return map[string]ocispec.Descriptor{"latest": root, "v1": root}
+			}, []string{"latest", "v1"}, 1,
+		},
+		{
+			"two roots", func(m maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"v1": m.image("amd64", "a"), "v2": m.image("amd64", "b")}
+			}, []string{"digest", "digest", "v1", "v2"}, 2,
+		},
+		{
+			"a root that another root names", func(m maker) map[string]ocispec.Descriptor {
+				root := m.image("amd64", "a")
+				return map[string]ocispec.Descriptor{"v1": root, "v2": m.index(root)}
+			}, []string{"digest", "digest", "v1", "v2"}, 2,
+		},
+		{
+			"a root with a tag and one without", func(m maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"v1": m.image("amd64", "a"), " other": m.image("amd64", "b")}
+			}, []string{"digest", "v1"}, 2,
+		},
+		{
+			"a root and its referrer", func(m maker) map[string]ocispec.Descriptor {
+				root := m.image("amd64", "a")
+				return map[string]ocispec.Descriptor{"v1": root, " sbom": m.artifact("application/vnd.example.sbom", "sbom", &root)}
+			}, []string{"digest", "digest", "list", "v1"}, 2,
+		},
+		{
+			"a root that refers to something", func(m maker) map[string]ocispec.Descriptor {
+				subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 9}
+				return map[string]ocispec.Descriptor{"v1": m.artifact("application/vnd.example.sbom", "sbom", &subject)}
+			}, []string{"digest", "list", "v1"}, 1,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := regtest.NewMemory(nil)
+			repo, err := layoutsync.ParseRepository(regtest.MemoryHost + "/app")
+			if err != nil {
+				t.Fatal(err)
+			}
+			opts := &layoutsync.PushOptions{Registry: options(t, nil)}
+			opts.Registry.Transport = m.Transport()
+			opts.Registry.Jobs = 1
+			report, err := layoutsync.Push(t.Context(), newLayout(t, test.fill), repo, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range m.Requests() {
+				_, name, found := strings.Cut(r.Path, "/manifests/")
+				if !found || r.Method != http.MethodPut {
+					continue
+				}
+				switch {
+				case strings.HasPrefix(name, "sha256:"):
+					name = "digest"
+				case strings.HasPrefix(name, "sha256-"):
+					name = "list"
+				}
+				got = append(got, name)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("PUT of %q, want %q", got, test.want)
+			}
+			if report.Manifests != test.manifests {
+				t.Errorf("%d manifests were sent, want %d", report.Manifests, test.manifests)
+			}
+		})
+	}
+}
