@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // planSignatures signs what the moves and untagged targets lead to, and plans
@@ -46,7 +47,7 @@ func (p *pusher) planSignatures(ctx context.Context, pl *plan, untagged []Target
 	if err := p.resolveTags(ctx, added); err != nil {
 		return err
 	}
-	return each(ctx, p.client.Jobs(), changed, func(ctx context.Context, m *move) error {
+	return registry.Each(ctx, p.client.Jobs(), changed, func(ctx context.Context, m *move) error {
 		return p.attach(ctx, m, signed[m], identities[signed[m]])
 	})
 }
@@ -233,7 +234,7 @@ func (p *pusher) sign(ctx context.Context, a *attachment, d digest.Digest, ident
 // of the identities.
 func (p *pusher) attach(ctx context.Context, m *move, d digest.Digest, identities []string) error {
 	a := &attachment{have: map[string]bool{}}
-	base := layout.Source(p.remote())
+	base := layout.Source(registry.NewContents(p.client))
 	if m.before.Digest != "" {
 		if _, err := p.takeFrom(ctx, a, base, m.before); err != nil {
 			return fmt.Errorf("%s:%s: %w", p.dest, m.Tag, err)

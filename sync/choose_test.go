@@ -13,11 +13,12 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 func TestChoice(t *testing.T) {
-	l := newLayout(t, everything) // 1.0, empty, latest, example.org/team/app:docker, and one without ref name
+	l := pushtest.NewLayout(t, everything) // 1.0, empty, latest, example.org/team/app:docker, and one without ref name
 	amd64 := &layout.Selector{Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}
 	for name, tt := range map[string]struct {
 		choice *layoutsync.Choice
@@ -68,7 +69,7 @@ func TestChoice(t *testing.T) {
 // TestPushScoped pushes to two repositories, and neither moves if one fails.
 func TestPushScoped(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{Delete: true})
-	l := newLayout(t, everything)
+	l := pushtest.NewLayout(t, everything)
 	choice := &layoutsync.Choice{Scoped: true}
 	targets, err := layoutsync.Targets(t.Context(), l, layout.Reference{}, "")
 	if err != nil {
@@ -78,7 +79,7 @@ func TestPushScoped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := &layoutsync.PushOptions{Registry: options(t, reg), Targets: targets}
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg), Targets: targets}
 	reg.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/team/app/manifests/docker") {
 			w.WriteHeader(http.StatusForbidden)
@@ -86,7 +87,7 @@ func TestPushScoped(t *testing.T) {
 		}
 		return false
 	})
-	report, err := layoutsync.Push(t.Context(), l, repository(t, reg, "mirror"), opts)
+	report, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "mirror"), opts)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -95,7 +96,7 @@ func TestPushScoped(t *testing.T) {
 			t.Errorf("%s was left", tag.Tag)
 		}
 	}
-	list := slices.Collect(maps.Keys(resolveTags(t, reg, "mirror")))
+	list := slices.Collect(maps.Keys(pushtest.ResolveTags(t, reg, "mirror")))
 	list = slices.DeleteFunc(list, func(tag string) bool { return strings.HasPrefix(tag, "sha256-") })
 	if len(list) > 0 {
 		t.Errorf("tags %q", list)
@@ -107,14 +108,14 @@ func TestPushScoped(t *testing.T) {
 		}
 	}
 	reg.Reset()
-	report, err = layoutsync.Push(t.Context(), l, repository(t, reg, "mirror"), opts)
+	report, err = layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "mirror"), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := resolveTags(t, reg, "mirror/team/app"); len(got) != 1 || got["docker"] == "" {
+	if got := pushtest.ResolveTags(t, reg, "mirror/team/app"); len(got) != 1 || got["docker"] == "" {
 		t.Errorf("mirror/team/app has %v", got)
 	}
-	if got := resolveTags(t, reg, "mirror"); got["1.0"] == "" || got["docker"] != "" {
+	if got := pushtest.ResolveTags(t, reg, "mirror"); got["1.0"] == "" || got["docker"] != "" {
 		t.Errorf("mirror has %v", got)
 	}
 	where := map[string]string{}
@@ -130,21 +131,21 @@ func TestPushScoped(t *testing.T) {
 // when a deletion fails.
 func TestPushPrune(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{Delete: true})
-	old := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	old := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		return map[string]ocispec.Descriptor{
-			"a": m.image("amd64", "a"), "b": m.image("amd64", "b"), "keep": m.image("amd64", "keep"),
-			"sha256-" + strings.Repeat("0", 64) + ".sig": m.artifact("application/vnd.example", "signature", nil),
+			"a": m.Image("amd64", "a"), "b": m.Image("amd64", "b"), "keep": m.Image("amd64", "keep"),
+			"sha256-" + strings.Repeat("0", 64) + ".sig": m.Artifact("application/vnd.example", "signature", nil),
 		}
 	})
-	dest := repository(t, reg, "app")
-	if _, err := layoutsync.Push(t.Context(), old, dest, &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	dest := pushtest.Repository(t, reg, "app")
+	if _, err := layoutsync.Push(t.Context(), old, dest, &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
-	before := resolveTags(t, reg, "app")
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"keep": m.image("amd64", "keep"), "new": m.image("amd64", "new")}
+	before := pushtest.ResolveTags(t, reg, "app")
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"keep": m.Image("amd64", "keep"), "new": m.Image("amd64", "new")}
 	})
-	opts := &layoutsync.PushOptions{Registry: options(t, reg), Prune: true}
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg), Prune: true}
 
 	dry := *opts
 	dry.DryRun = true
@@ -173,14 +174,14 @@ func TestPushPrune(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	reg.Reset()
-	if diff := cmp.Diff(before, resolveTags(t, reg, "app")); diff != "" {
+	if diff := cmp.Diff(before, pushtest.ResolveTags(t, reg, "app")); diff != "" {
 		t.Errorf("after a failure (-before +after):\n%s\n%+v", diff, report.Tags)
 	}
 
 	if report, err = layoutsync.Push(t.Context(), l, dest, opts); err != nil {
 		t.Fatal(err)
 	}
-	after := resolveTags(t, reg, "app")
+	after := pushtest.ResolveTags(t, reg, "app")
 	if after["a"] != "" || after["b"] != "" || after["keep"] != before["keep"] || after["new"] == "" || len(after) != 3 {
 		t.Errorf("tags %v\n%+v", after, report.Tags)
 	}
@@ -189,13 +190,13 @@ func TestPushPrune(t *testing.T) {
 // TestPushMount has the registry itself take blobs from another repository.
 func TestPushMount(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, everything)
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "from"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	l := pushtest.NewLayout(t, everything)
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "from"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	src := openRemote(t, reg, "from")
 	reg.Reset()
-	report, err := layoutsync.Push(t.Context(), src, repository(t, reg, "to"), &layoutsync.PushOptions{Registry: options(t, reg)})
+	report, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, reg, "to"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,8 @@
 // missing, then sends blobs and manifests by digest, children before parents,
 // and moves the tags last. Where all tags name one root, the first of them takes
 // it to the registry. [OpenSource] reads a repository, a docker-archive or a
-// directory of containers/image as a layout.
+// directory of containers/image as a layout. Package sync/publish is for many
+// machines that publish parts of one version at the same time.
 //
 // # What a push promises
 //

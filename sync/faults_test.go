@@ -7,9 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -53,21 +52,21 @@ var faults = map[string]regtest.Fault{
 
 // flavors is a version of three flavours with an image, an SBOM that refers to
 // it, and a signature of the index.
-func flavors(commit string) func(m maker) map[string]ocispec.Descriptor {
-	return func(m maker) map[string]ocispec.Descriptor {
-		image := m.image("amd64", "base", "image "+commit)
+func flavors(commit string) func(m pushtest.Maker) map[string]ocispec.Descriptor {
+	return func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		image := m.Image("amd64", "base", "image "+commit)
 		x := []ocispec.Descriptor{image}
 		for _, name := range []string{"baremetal", "aws", "azure"} {
-			desc := m.artifact("application/io.gardenlinux.example", name+" "+commit, nil)
+			desc := m.Artifact("application/io.gardenlinux.example", name+" "+commit, nil)
 			desc.Annotations = map[string]string{"cname": name + "-amd64-1.0-" + commit, "architecture": "amd64"}
 			desc.Platform = &ocispec.Platform{OS: "gardenlinux", Architecture: "amd64", OSVersion: "1.0"}
 			x = append(x, desc)
 		}
-		index := m.index(x...)
+		index := m.Index(x...)
 		return map[string]ocispec.Descriptor{
 			"1.0": index, "latest": index,
-			"sha256-" + index.Digest.Encoded() + ".sig": m.artifact("application/vnd.example.signature", "signature "+commit, nil),
-			" sbom": m.artifact("application/vnd.example.sbom", "sbom "+commit, &image),
+			"sha256-" + index.Digest.Encoded() + ".sig": m.Artifact("application/vnd.example.signature", "signature "+commit, nil),
+			" sbom": m.Artifact("application/vnd.example.sbom", "sbom "+commit, &image),
 		}
 	}
 }
@@ -83,7 +82,7 @@ type faultStart struct {
 func newFaultStart(t *testing.T, versions [2]*layout.Layout, opts regtest.MemoryOptions) *faultStart {
 	t.Helper()
 	opts.Delete = true
-	s := &faultStart{reg: regtest.NewMemory(&opts), src: versions[1], registry: options(t, nil)}
+	s := &faultStart{reg: regtest.NewMemory(&opts), src: versions[1], registry: pushtest.Options(t, nil)}
 	s.registry.Tries, s.registry.StallTimeout = 0, 30*time.Second
 	for user, password := range opts.Users {
 		s.registry.Creds = layoutsync.Secret(user + ":" + password)
@@ -131,7 +130,7 @@ func (w *faultWorld) push(ctx context.Context, src layout.Source) (*layoutsync.R
 // twoVersions are the layouts of a faultStart.
 func twoVersions(t *testing.T) [2]*layout.Layout {
 	t.Helper()
-	return [2]*layout.Layout{newLayout(t, flavors("00000000")), newLayout(t, flavors("11111111"))}
+	return [2]*layout.Layout{pushtest.NewLayout(t, flavors("00000000")), pushtest.NewLayout(t, flavors("11111111"))}
 }
 
 // requests counts those of an undisturbed push.
@@ -219,7 +218,7 @@ func stride() int {
 // TestPushFaults has every fault happen to every request of a push.
 func TestPushFaults(t *testing.T) {
 	t.Parallel()
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	versions := twoVersions(t)
 	for registry, opts := range faultRegistries {
 		start := newFaultStart(t, versions, opts)
@@ -248,32 +247,16 @@ func TestPushFaults(t *testing.T) {
 	}
 }
 
-// seeds is how many random runs are made; the variable GLOCI_SEEDS says more.
-func seeds(t *testing.T, few int) int {
-	t.Helper()
-	if s := os.Getenv("GLOCI_SEEDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	if testing.Short() {
-		return few / 25
-	}
-	return few
-}
-
 // TestPushFaultPairs has two faults happen to random requests.
 func TestPushFaultPairs(t *testing.T) {
 	t.Parallel()
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	start := newFaultStart(t, twoVersions(t), faultRegistries["plain"])
 	names := slices.Sorted(maps.Keys(faults))
 	var want map[string]digest.Digest
 	requests := 0
 	bubble(t, "undisturbed", func(t *testing.T) { want, requests = undisturbed(t, start) })
-	for seed := range seeds(t, 500) {
+	for seed := range pushtest.Seeds(t, 500) {
 		rnd := rand.New(rand.NewPCG(uint64(seed), 0))
 		one, two := names[rnd.IntN(len(names))], names[rnd.IntN(len(names))]
 		k, l := 1+rnd.IntN(requests), 1+rnd.IntN(requests+10)
@@ -331,7 +314,7 @@ func TestPushInterrupted(t *testing.T) {
 // on afterwards.
 func TestPullFaults(t *testing.T) {
 	t.Parallel()
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	versions := twoVersions(t)
 	pull := func(ctx context.Context, t *testing.T, w *faultWorld, l *layout.Layout) error {
 		t.Helper()
@@ -375,7 +358,7 @@ func TestPullFaults(t *testing.T) {
 		requests := 0
 		unseen := map[int]string{}
 		bubble(t, registry, func(t *testing.T) {
-			w, l := newFaultWorld(t, start), newLayout(t, empty)
+			w, l := newFaultWorld(t, start), pushtest.NewLayout(t, empty)
 			if err := pull(t.Context(), t, w, l); err != nil {
 				t.Fatal(err)
 			}
@@ -403,7 +386,7 @@ func TestPullFaults(t *testing.T) {
 					continue
 				}
 				bubble(t, fmt.Sprintf("%s/%s at %d", registry, fault, k), func(t *testing.T) {
-					w, l := newFaultWorld(t, start), newLayout(t, empty)
+					w, l := newFaultWorld(t, start), pushtest.NewLayout(t, empty)
 					w.reg.FaultAt(k, faults[fault])
 					err := pull(t.Context(), t, w, l)
 					runs++

@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -53,7 +54,7 @@ func (w *slowWorld) count(n, large int) {
 // move: few requests wait for others, and few large blobs travel at once.
 func TestJobs(t *testing.T) {
 	big := map[string]bool{}
-	src := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	src := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		var all []ocispec.Descriptor
 		for i := range 64 {
 			content := fmt.Sprint(i)
@@ -61,9 +62,9 @@ func TestJobs(t *testing.T) {
 				content += strings.Repeat("x", 100<<10)
 				big[string(digest.FromString(content))] = true
 			}
-			all = append(all, m.artifact("application/vnd.example.thing", content, nil))
+			all = append(all, m.Artifact("application/vnd.example.thing", content, nil))
 		}
-		return map[string]ocispec.Descriptor{"all": m.index(all...)}
+		return map[string]ocispec.Descriptor{"all": m.Index(all...)}
 	})
 	for _, test := range []struct {
 		jobs, most int
@@ -75,7 +76,7 @@ func TestJobs(t *testing.T) {
 		bubble(t, fmt.Sprint(test.jobs), func(t *testing.T) {
 			reg := regtest.NewMemory(nil)
 			world := &slowWorld{base: reg.Transport(), big: big}
-			opts := options(t, nil)
+			opts := pushtest.Options(t, nil)
 			opts.Transport, opts.Jobs = world, test.jobs
 			repo, err := layoutsync.ParseRepository(regtest.MemoryHost + "/garden")
 			if err != nil {
@@ -87,7 +88,7 @@ func TestJobs(t *testing.T) {
 			}
 			world.check(t, "push", test.most, test.jobs, time.Since(start), test.push)
 
-			dest := newLayout(t, empty)
+			dest := pushtest.NewLayout(t, empty)
 			stage, err := dest.Stage(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -39,14 +40,14 @@ func TestLargeBlob(t *testing.T) {
 		t.Fatal(err)
 	}
 	var blob ocispec.Descriptor
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		var err error
-		if blob, err = m.stage.AddFile(t.Context(), file, "application/vnd.example.disk"); err != nil {
+		if blob, err = m.Stage.AddFile(t.Context(), file, "application/vnd.example.disk"); err != nil {
 			t.Fatal(err)
 		}
-		config := m.blob("{}", ocispec.MediaTypeEmptyJSON)
+		config := m.Blob("{}", ocispec.MediaTypeEmptyJSON)
 		raw, err := layout.EncodeManifest(ocispec.Manifest{ArtifactType: "application/vnd.example.disk", Config: config, Layers: []ocispec.Descriptor{blob}})
-		return map[string]ocispec.Descriptor{"disk": m.json(raw, err, ocispec.MediaTypeImageManifest)}
+		return map[string]ocispec.Descriptor{"disk": m.JSON(raw, err, ocispec.MediaTypeImageManifest)}
 	})
 
 	before := heap()
@@ -60,8 +61,8 @@ func TestLargeBlob(t *testing.T) {
 		}
 		most <- top
 	}()
-	opts := options(t, reg)
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "disk"), &layoutsync.PushOptions{Registry: opts}); err != nil {
+	opts := pushtest.Options(t, reg)
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "disk"), &layoutsync.PushOptions{Registry: opts}); err != nil {
 		t.Fatal(err)
 	}
 	src := openRemote(t, reg, "disk")

@@ -18,6 +18,8 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -28,16 +30,29 @@ type loginOp struct {
 	do   func(ctx context.Context, t *testing.T, reg *regtest.Registry, name string, opts layoutsync.RegistryOptions) error
 }
 
+// platforms is a scheme in which container images are the parts of a version.
+type platforms struct{}
+
+func (platforms) Part(version string, desc ocispec.Descriptor, _ *layout.Document, platform *ocispec.Platform) (publish.Part, bool) {
+	if desc.Platform = platform; platform == nil {
+		return publish.Part{}, false
+	}
+	return publish.Part{Tag: platform.Architecture + "-" + version, Entry: desc, ByTag: true}, true
+}
+
+func (platforms) Find(string, string) (publish.Part, bool) { return publish.Part{}, false }
+
 // loginOps are all of them. Their content is small and always the same.
 func loginOps(t *testing.T) []loginOp {
 	t.Helper()
-	l := newLayout(t, small)
-	both := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{version: m.index(m.image("amd64", "one"), m.image("arm64", "two"))}
+	const version = "2150.1.0"
+	l := pushtest.NewLayout(t, small)
+	both := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{version: m.Index(m.Image("amd64", "one"), m.Image("arm64", "two"))}
 	})
 	return []loginOp{
 		{"push", func(ctx context.Context, t *testing.T, reg *regtest.Registry, name string, opts layoutsync.RegistryOptions) error {
-			_, err := layoutsync.Push(ctx, l, repository(t, reg, name), &layoutsync.PushOptions{Registry: opts})
+			_, err := layoutsync.Push(ctx, l, pushtest.Repository(t, reg, name), &layoutsync.PushOptions{Registry: opts})
 			return err
 		}},
 		{"pull", func(ctx context.Context, t *testing.T, reg *regtest.Registry, name string, opts layoutsync.RegistryOptions) error {
@@ -46,7 +61,7 @@ func loginOps(t *testing.T) []loginOp {
 				return err
 			}
 			defer r.Close()
-			into := newLayout(t, func(maker) map[string]ocispec.Descriptor { return nil })
+			into := pushtest.NewLayout(t, func(pushtest.Maker) map[string]ocispec.Descriptor { return nil })
 			if _, err := pullAll(t, r, into, &layoutsync.PullOptions{Jobs: opts.Jobs}); err != nil {
 				return err
 			}
@@ -54,9 +69,8 @@ func loginOps(t *testing.T) []loginOp {
 			return nil
 		}},
 		{"publish", func(ctx context.Context, t *testing.T, reg *regtest.Registry, name string, opts layoutsync.RegistryOptions) error {
-			o := &layoutsync.PublishOptions{Registry: opts, Version: version, Scheme: scheme{}, Roots: entries(t, both), Aliases: []string{"latest"}}
-			layoutsync.SetSleep(o, noWait)
-			report, err := layoutsync.Publish(ctx, both, repository(t, reg, name), o)
+			o := &publish.Options{Registry: opts, Version: version, Scheme: platforms{}, Roots: entries(t, both), Aliases: []string{"latest"}}
+			report, err := publish.Run(ctx, both, pushtest.Repository(t, reg, name), o)
 			if err == nil && (!report.Converged || report.Entries != 2) {
 				t.Errorf("%+v", report)
 			}
@@ -84,11 +98,11 @@ func TestLoginEverywhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, certs, "ca.crt", string(ca))
+		pushtest.WriteFile(t, certs, "ca.crt", string(ca))
 		helper := func(t *testing.T, config string) {
 			t.Helper()
 			dir := t.TempDir()
-			write(t, dir, "config.json", config)
+			pushtest.WriteFile(t, dir, "config.json", config)
 			script := "#!/bin/sh\nread -r host\ntest \"$1\" = get && test \"$host\" = \"" + reg.Host + "\" || exit 1\necho '{\"ServerURL\":\"\",\"Username\":\"user\",\"Secret\":\"" + canary + "\"}'\n"
 			if err := os.WriteFile(filepath.Join(dir, "docker-credential-regtest"), []byte(script), 0o700); err != nil { //nolint:gosec // it is run
 				t.Fatal(err)
@@ -111,7 +125,7 @@ func TestLoginEverywhere(t *testing.T) {
 		} {
 			for _, op := range ops {
 				t.Run(kind+" "+name+" "+op.name, func(t *testing.T) {
-					opts := options(t, reg)
+					opts := pushtest.Options(t, reg)
 					setup(t, &opts)
 					said := recorded(&opts)
 					repo := map[bool]string{true: "app", false: "published"}[op.name != "publish"]
@@ -156,7 +170,7 @@ func recorded(opts *layoutsync.RegistryOptions) *bytes.Buffer {
 // turn. Each use goes on with a new one, and fetches no more than one.
 func TestTokenExpires(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{Users: map[string]string{"user": canary}, Bearer: true})
-	opts := options(t, reg)
+	opts := pushtest.Options(t, reg)
 	opts.Creds = "user:" + canary
 	for _, op := range loginOps(t) {
 		if op.name == "pull" {
@@ -229,7 +243,7 @@ func TestOtherOrigins(t *testing.T) {
 		host := strings.Replace(other.Listener.Addr().String(), "127.0.0.1", "localhost", 1)
 		reg := regtest.Start(t, &regtest.Options{Users: users, Bearer: true, TokenHost: host})
 		for _, op := range ops {
-			opts := options(t, reg)
+			opts := pushtest.Options(t, reg)
 			opts.Creds = "user:" + canary
 			said := recorded(&opts)
 			err := op.do(t.Context(), t, reg, "app", opts)
@@ -252,7 +266,7 @@ func TestOtherOrigins(t *testing.T) {
 	t.Run("trusted token server", func(t *testing.T) {
 		reg := regtest.Start(t, &regtest.Options{Users: users, Bearer: true, TokenHost: "localhost"})
 		for _, op := range ops {
-			opts := options(t, reg)
+			opts := pushtest.Options(t, reg)
 			opts.Creds, opts.TrustAuthHosts = "user:"+canary, []string{"localhost"}
 			if err := op.do(t.Context(), t, reg, map[bool]string{true: "app", false: "published"}[op.name != "publish"], opts); err != nil {
 				t.Errorf("%s: %v", op.name, err)
@@ -273,7 +287,7 @@ func TestOtherOrigins(t *testing.T) {
 		for kind, bearer := range map[string]bool{"basic": false, "bearer": true} {
 			reg := regtest.Start(t, &regtest.Options{Users: users, Bearer: bearer})
 			behind = reg
-			opts := options(t, reg)
+			opts := pushtest.Options(t, reg)
 			opts.Creds = "user:" + canary
 			said := recorded(&opts)
 			if err := ops[0].do(t.Context(), t, reg, "app", opts); err != nil {

@@ -18,21 +18,22 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 // canary is a password that may appear in no message.
 const canary = "canary-Pa55"
 
-func small(m maker) map[string]ocispec.Descriptor {
-	return map[string]ocispec.Descriptor{"a": m.image("amd64", "one"), "b": m.image("arm64", "two")}
+func small(m pushtest.Maker) map[string]ocispec.Descriptor {
+	return map[string]ocispec.Descriptor{"a": m.Image("amd64", "one"), "b": m.Image("arm64", "two")}
 }
 
 // authFile writes credentials in the form of podman and docker.
 func authFile(t *testing.T, key, user, password string) string {
 	t.Helper()
 	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
-	return write(t, t.TempDir(), "auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, auth))
+	return pushtest.WriteFile(t, t.TempDir(), "auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, auth))
 }
 
 // TestLogin finds credentials wherever podman and docker keep them, and counts
@@ -41,7 +42,7 @@ func TestLogin(t *testing.T) {
 	users := map[string]string{"user": canary}
 	basic := regtest.Start(t, &regtest.Options{Users: users})
 	bearer := regtest.Start(t, &regtest.Options{Users: users, Bearer: true})
-	l := newLayout(t, small)
+	l := pushtest.NewLayout(t, small)
 	for _, tt := range []struct {
 		name  string
 		setup func(t *testing.T, reg *regtest.Registry, opts *layoutsync.RegistryOptions)
@@ -69,7 +70,7 @@ func TestLogin(t *testing.T) {
 		}, false},
 		{"credsStore", func(t *testing.T, _ *regtest.Registry, _ *layoutsync.RegistryOptions) {
 			dir := t.TempDir()
-			write(t, dir, "config.json", `{"credsStore":"regtest"}`)
+			pushtest.WriteFile(t, dir, "config.json", `{"credsStore":"regtest"}`)
 			helper := filepath.Join(dir, "docker-credential-regtest")
 			script := "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"user\",\"Secret\":\"" + canary + "\"}'\n"
 			if err := os.WriteFile(helper, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
@@ -88,11 +89,11 @@ func TestLogin(t *testing.T) {
 	} {
 		for kind, reg := range map[string]*regtest.Registry{"basic": basic, "bearer": bearer} {
 			t.Run(tt.name+" "+kind, func(t *testing.T) {
-				opts := options(t, reg)
+				opts := pushtest.Options(t, reg)
 				tt.setup(t, reg, &opts)
 				var log bytes.Buffer
 				opts.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-				_, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts})
+				_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts})
 				for _, text := range []string{log.String(), fmt.Sprint(err), fmt.Sprintf("%+v %#v %s", opts, opts, opts.Creds)} {
 					if strings.Contains(text, canary) {
 						t.Errorf("the password stands in %q", text)
@@ -109,7 +110,7 @@ func TestLogin(t *testing.T) {
 					t.Fatal(err)
 				}
 				reg.Reset()
-				if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts}); err != nil {
+				if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts}); err != nil {
 					t.Fatal(err)
 				}
 				want := map[string]int{"GET ping": 1, "HEAD manifest": 2 + 1} // the first is answered 401
@@ -123,9 +124,9 @@ func TestLogin(t *testing.T) {
 		}
 	}
 	t.Run("named authfile is missing", func(t *testing.T) {
-		opts := options(t, basic)
+		opts := pushtest.Options(t, basic)
 		opts.AuthFile = filepath.Join(t.TempDir(), "none.json")
-		_, err := layoutsync.Push(t.Context(), l, repository(t, basic, "app"), &layoutsync.PushOptions{Registry: opts})
+		_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, basic, "app"), &layoutsync.PushOptions{Registry: opts})
 		if !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("Push = %v, want ErrNotExist", err)
 		}
@@ -135,8 +136,8 @@ func TestLogin(t *testing.T) {
 // TestOneToken: many parallel workers of a first push fetch one token.
 func TestOneToken(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{Bearer: true})
-	l := newLayout(t, everything)
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	l := pushtest.NewLayout(t, everything)
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	if n := counts(reg)["GET token"]; n != 1 {
@@ -146,8 +147,8 @@ func TestOneToken(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{TLS: true})
-	l := newLayout(t, small)
-	dest := repository(t, reg, "app")
+	l := pushtest.NewLayout(t, small)
+	dest := pushtest.Repository(t, reg, "app")
 	verify, skip := true, false
 	home := t.TempDir()
 	certs := filepath.Join(home, ".config/containers/certs.d", reg.Host)
@@ -158,7 +159,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, certs, "ca.crt", string(ca))
+	pushtest.WriteFile(t, certs, "ca.crt", string(ca))
 	for _, tt := range []struct {
 		name  string
 		setup func(t *testing.T, o *layoutsync.RegistryOptions)
@@ -170,18 +171,18 @@ func TestTLS(t *testing.T) {
 		{"certs.d", func(t *testing.T, _ *layoutsync.RegistryOptions) { t.Setenv("HOME", home) }, "", 0},
 		{"not verified", func(_ *testing.T, o *layoutsync.RegistryOptions) { o.TLSVerify = &skip }, "", 1},
 		{"registries.conf: insecure", func(t *testing.T, o *layoutsync.RegistryOptions) {
-			o.RegistriesConf = write(t, t.TempDir(), "registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", reg.Host))
+			o.RegistriesConf = pushtest.WriteFile(t, t.TempDir(), "registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", reg.Host))
 		}, "", 1},
 		{"registries.conf: insecure, but the option says verify", func(t *testing.T, o *layoutsync.RegistryOptions) {
-			o.RegistriesConf = write(t, t.TempDir(), "registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", reg.Host))
+			o.RegistriesConf = pushtest.WriteFile(t, t.TempDir(), "registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", reg.Host))
 			o.TLSVerify = &verify
 		}, "certificate", 0},
 		{"registries.conf: blocked", func(t *testing.T, o *layoutsync.RegistryOptions) {
-			o.RegistriesConf = write(t, t.TempDir(), "registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\nblocked = true\n", reg.Host))
+			o.RegistriesConf = pushtest.WriteFile(t, t.TempDir(), "registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\nblocked = true\n", reg.Host))
 		}, "blocked", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			opts := options(t, reg)
+			opts := pushtest.Options(t, reg)
 			tt.setup(t, &opts)
 			reg.Reset()
 			_, err := layoutsync.Push(t.Context(), l, dest, &layoutsync.PushOptions{Registry: opts})
@@ -201,9 +202,9 @@ func TestTLS(t *testing.T) {
 	}
 	t.Run("plain HTTP is not for everybody", func(t *testing.T) {
 		plain := regtest.Start(t, nil)
-		opts := options(t, plain)
+		opts := pushtest.Options(t, plain)
 		opts.TLSVerify = nil
-		_, err := layoutsync.Push(t.Context(), l, repository(t, plain, "app"), &layoutsync.PushOptions{Registry: opts})
+		_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, plain, "app"), &layoutsync.PushOptions{Registry: opts})
 		var hint *layout.HintError
 		if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "--tls-verify") {
 			t.Errorf("Push = %v, want a hint", err)
@@ -215,13 +216,13 @@ func TestTLS(t *testing.T) {
 // registry itself where the mirror fails.
 func TestMirror(t *testing.T) {
 	mirror := regtest.Start(t, nil)
-	l := newLayout(t, small)
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, mirror, "mirrored/app"), &layoutsync.PushOptions{Registry: options(t, mirror)}); err != nil {
+	l := pushtest.NewLayout(t, small)
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, mirror, "mirrored/app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, mirror)}); err != nil {
 		t.Fatal(err)
 	}
 	closed := unused(t)
-	opts := options(t, mirror)
-	opts.RegistriesConf = write(t, t.TempDir(), "registries.conf", fmt.Sprintf(
+	opts := pushtest.Options(t, mirror)
+	opts.RegistriesConf = pushtest.WriteFile(t, t.TempDir(), "registries.conf", fmt.Sprintf(
 		"[[registry]]\nprefix = \"registry.example\"\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n", closed, closed, mirror.Host+"/mirrored"))
 	src, err := layoutsync.OpenSource(t.Context(), layout.Reference{Transport: "docker", Location: "registry.example/app", RefName: "a"}, &opts)
 	if err != nil {
@@ -247,10 +248,10 @@ func unused(t *testing.T) string {
 }
 
 func TestUnreachable(t *testing.T) {
-	l := newLayout(t, small)
+	l := pushtest.NewLayout(t, small)
 	host := unused(t)
 	for _, verify := range []bool{true, false} {
-		opts := options(t, nil)
+		opts := pushtest.Options(t, nil)
 		opts.TLSVerify = &verify
 		dest, err := layoutsync.ParseRepository(host + "/app")
 		if err != nil {
@@ -273,18 +274,18 @@ func TestUnreachable(t *testing.T) {
 // artifacts alike.
 func TestRejected(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	for name, fill := range map[string]func(m maker) map[string]ocispec.Descriptor{
+	for name, fill := range map[string]func(m pushtest.Maker) map[string]ocispec.Descriptor{
 		"image": small,
-		"artifact": func(m maker) map[string]ocispec.Descriptor {
-			return map[string]ocispec.Descriptor{"a": m.artifact("application/vnd.example.kernel", "kernel", nil)}
+		"artifact": func(m pushtest.Maker) map[string]ocispec.Descriptor {
+			return map[string]ocispec.Descriptor{"a": m.Artifact("application/vnd.example.kernel", "kernel", nil)}
 		},
 	} {
-		l := newLayout(t, fill)
-		opts := options(t, reg)
-		opts.Policy = write(t, t.TempDir(), "policy.json", fmt.Sprintf(
+		l := pushtest.NewLayout(t, fill)
+		opts := pushtest.Options(t, reg)
+		opts.Policy = pushtest.WriteFile(t, t.TempDir(), "policy.json", fmt.Sprintf(
 			`{"default":[{"type":"insecureAcceptAnything"}],"transports":{"oci":{%q:[{"type":"reject"}]}}}`, filepath.Dir(l.Dir())))
 		reg.Reset()
-		_, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts})
+		_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts})
 		if !errors.Is(err, layoutsync.ErrRejected) {
 			t.Errorf("%s: Push = %v, want ErrRejected", name, err)
 		}
@@ -292,7 +293,7 @@ func TestRejected(t *testing.T) {
 			t.Errorf("%s: %d PUTs", name, n)
 		}
 		opts.Policy = filepath.Join(t.TempDir(), "none.json")
-		if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts}); !errors.Is(err, os.ErrNotExist) {
+		if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: opts}); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: a named policy that is missing: %v", name, err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -39,7 +40,7 @@ func newPGPKey(t *testing.T) *pgpKey {
 	if err := errors.Join(entity.SerializePrivate(&private, nil), entity.Serialize(&public)); err != nil { // the first signs the identity
 		t.Fatal(err)
 	}
-	return &pgpKey{entity: entity, public: write(t, t.TempDir(), "key.gpg", public.String())}
+	return &pgpKey{entity: entity, public: pushtest.WriteFile(t, t.TempDir(), "key.gpg", public.String())}
 }
 
 func (k *pgpKey) sign(t *testing.T, desc ocispec.Descriptor, identity string) string {
@@ -58,7 +59,7 @@ func (k *pgpKey) sign(t *testing.T, desc ocispec.Descriptor, identity string) st
 
 func (k *pgpKey) policy(t *testing.T) string {
 	t.Helper()
-	return write(t, t.TempDir(), "policy.json", fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":%q}]}`, k.public))
+	return pushtest.WriteFile(t, t.TempDir(), "policy.json", fmt.Sprintf(`{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":%q}]}`, k.public))
 }
 
 // TestLookaside: a policy that asks for signatures of GnuPG gets those that lie
@@ -66,12 +67,12 @@ func (k *pgpKey) policy(t *testing.T) string {
 func TestLookaside(t *testing.T) {
 	users := map[string]string{"user": canary}
 	reg, to := regtest.Start(t, &regtest.Options{Users: users}), regtest.Start(t, nil)
-	l := newLayout(t, small)
+	l := pushtest.NewLayout(t, small)
 	creds := func(o layoutsync.RegistryOptions) layoutsync.RegistryOptions {
 		o.Creds = "user:" + canary
 		return o
 	}
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "team/app"), &layoutsync.PushOptions{Registry: creds(options(t, reg))}); err != nil {
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "team/app"), &layoutsync.PushOptions{Registry: creds(pushtest.Options(t, reg))}); err != nil {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
@@ -98,27 +99,27 @@ func TestLookaside(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		write(t, dir, "signature-1", other.sign(t, desc, reg.Host+"/team/app:other"))
-		write(t, dir, "signature-2", key.sign(t, desc, reg.Host+"/team/app:a"))
+		pushtest.WriteFile(t, dir, "signature-1", other.sign(t, desc, reg.Host+"/team/app:other"))
+		pushtest.WriteFile(t, dir, "signature-2", key.sign(t, desc, reg.Host+"/team/app:a"))
 	}
 	copies := 0
 	for name, base := range map[string]string{"directory": "file://" + root, "server": server.URL} {
 		config := t.TempDir()
-		write(t, config, "default.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", reg.Host, base))
+		pushtest.WriteFile(t, config, "default.yaml", fmt.Sprintf("docker:\n  %s:\n    lookaside: %s\n", reg.Host, base))
 		pull := func(t *testing.T, tag, policy, config string) error {
 			t.Helper()
-			opts := creds(options(t, reg))
+			opts := creds(pushtest.Options(t, reg))
 			opts.Policy, opts.RegistriesDir = policy, config
 			r, err := layoutsync.OpenRemote(t.Context(), layout.Reference{Transport: "docker", Location: reg.Host + "/team/app", RefName: tag}, &opts)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer r.Close()
-			_, err = pullAll(t, r, newLayout(t, func(maker) map[string]ocispec.Descriptor { return nil }), nil)
-			push := &layoutsync.PushOptions{Registry: options(t, to)}
+			_, err = pullAll(t, r, pushtest.NewLayout(t, func(pushtest.Maker) map[string]ocispec.Descriptor { return nil }), nil)
+			push := &layoutsync.PushOptions{Registry: pushtest.Options(t, to)}
 			push.Registry.Policy = policy
 			copies++
-			if _, pushErr := layoutsync.Push(t.Context(), r, repository(t, to, fmt.Sprint("copy", copies)), push); (err == nil) != (pushErr == nil) {
+			if _, pushErr := layoutsync.Push(t.Context(), r, pushtest.Repository(t, to, fmt.Sprint("copy", copies)), push); (err == nil) != (pushErr == nil) {
 				t.Errorf("pull: %v, push: %v", err, pushErr)
 			}
 			return err
@@ -140,7 +141,7 @@ func TestLookaside(t *testing.T) {
 			mu.Lock()
 			asked := len(seen)
 			mu.Unlock()
-			accept := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+			accept := pushtest.WriteFile(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 			if err := pull(t, "a", accept, config); err != nil || len(seen) != asked {
 				t.Errorf("a policy that asks for nothing: %v, %d requests", err, len(seen)-asked)
 			}

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/merge"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // compare looks at what every tag that is to move names now. Unless the caller
@@ -26,7 +26,7 @@ func (p *pusher) compare(ctx context.Context, moves []*move) error {
 		return nil
 	}
 	found := make([][]ForeignEntry, len(changed))
-	err := each(ctx, p.client.Jobs(), numbers(len(changed)), func(ctx context.Context, i int) (err error) {
+	err := registry.Each(ctx, p.client.Jobs(), numbers(len(changed)), func(ctx context.Context, i int) (err error) {
 		found[i], err = p.compareTag(ctx, changed[i])
 		return err
 	})
@@ -80,14 +80,6 @@ func newSide(ctx context.Context, src layout.Source, doc *layout.Document) (*sid
 	return s, nil
 }
 
-// remote reads the destination with the client of the push.
-func (p *pusher) remote() *Remote {
-	return &Remote{
-		named: p.dest.named, ref: layout.Reference{Transport: "docker"}, client: p.client,
-		documents: map[digest.Digest][]byte{}, room: keepDocuments,
-	}
-}
-
 // compareTag returns the entries that moving m would drop, none if they were
 // merged.
 func (p *pusher) compareTag(ctx context.Context, m *move) ([]ForeignEntry, error) {
@@ -109,7 +101,7 @@ func (p *pusher) compareTag(ctx context.Context, m *move) ([]ForeignEntry, error
 	if !theirDoc.IsIndex && !ourDoc.IsIndex && theirDoc.ArtifactType == ourDoc.ArtifactType && theirDoc.IsImage() == ourDoc.IsImage() {
 		return nil, nil // a new state of the same thing
 	}
-	theirs, err := newSide(ctx, p.remote(), theirDoc)
+	theirs, err := newSide(ctx, registry.NewContents(p.client), theirDoc)
 	if err != nil {
 		return nil, err
 	}

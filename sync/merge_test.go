@@ -12,13 +12,14 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 // flavor makes the entry of a Garden Linux flavour.
-func (m maker) flavor(cname, commit, content string) ocispec.Descriptor {
-	m.t.Helper()
-	desc := m.artifact("", content, nil)
+func flavor(m pushtest.Maker, cname, commit, content string) ocispec.Descriptor {
+	m.T.Helper()
+	desc := m.Artifact("", content, nil)
 	desc.ArtifactType = ""
 	desc.Annotations = map[string]string{"cname": cname + "-amd64-1.0-" + commit, "architecture": "amd64"}
 	desc.Platform = &ocispec.Platform{OS: "gardenlinux", Architecture: "amd64", OSVersion: "1.0"}
@@ -45,31 +46,31 @@ func remoteDocument(t *testing.T, reg *regtest.Registry, name, tag string) *layo
 func TestForeign(t *testing.T) {
 	// Somebody else's index, with fields of the future in the document and in
 	// an entry.
-	theirs := func(m maker) map[string]ocispec.Descriptor {
-		runtime := m.image("arm64", "their image")
-		gone, same := m.flavor("gone", "aaaaaaaa", "gone"), m.flavor("same", "aaaaaaaa", "old")
-		raw := m.index(runtime, gone, same)
-		b, err := layout.ReadAll(t.Context(), m.stage, raw, 1<<20)
+	theirs := func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		runtime := m.Image("arm64", "their image")
+		gone, same := flavor(m, "gone", "aaaaaaaa", "gone"), flavor(m, "same", "aaaaaaaa", "old")
+		raw := m.Index(runtime, gone, same)
+		b, err := layout.ReadAll(t.Context(), m.Stage, raw, 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
 		text := strings.Replace(string(b), `{"mediaType"`, `{"x-entry":{"kept":[1.0]},"mediaType"`, 1)
 		text = strings.Replace(text, `{"schemaVersion":2`, `{"x-document":"kept","annotations":{"both":"theirs","only":"theirs"},"schemaVersion":2`, 1)
-		return map[string]ocispec.Descriptor{"1.0": m.blob(text, ocispec.MediaTypeImageIndex)}
+		return map[string]ocispec.Descriptor{"1.0": m.Blob(text, ocispec.MediaTypeImageIndex)}
 	}
-	ours := func(m maker) map[string]ocispec.Descriptor {
+	ours := func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		x := layout.NewIndex()
 		x.SetAnnotation("both", "ours")
-		for _, e := range []ocispec.Descriptor{m.image("amd64", "our image"), m.flavor("same", "bbbbbbbb", "new")} {
+		for _, e := range []ocispec.Descriptor{m.Image("amd64", "our image"), flavor(m, "same", "bbbbbbbb", "new")} {
 			x.Add(e)
 		}
-		return map[string]ocispec.Descriptor{"1.0": m.blob(string(x.Bytes()), ocispec.MediaTypeImageIndex)}
+		return map[string]ocispec.Descriptor{"1.0": m.Blob(string(x.Bytes()), ocispec.MediaTypeImageIndex)}
 	}
 	reg := regtest.Start(t, nil)
-	dest := repository(t, reg, "app")
-	them, us := newLayout(t, theirs), newLayout(t, ours)
+	dest := pushtest.Repository(t, reg, "app")
+	them, us := pushtest.NewLayout(t, theirs), pushtest.NewLayout(t, ours)
 	push := func(src layout.Source, opts layoutsync.PushOptions) (*layoutsync.Report, error) {
-		opts.Registry = options(t, reg)
+		opts.Registry = pushtest.Options(t, reg)
 		reg.Reset()
 		return layoutsync.Push(t.Context(), src, dest, &opts)
 	}
@@ -149,28 +150,28 @@ func TestForeign(t *testing.T) {
 
 // TestForeignKinds covers tags that name a single manifest on one side.
 func TestForeignKinds(t *testing.T) {
-	image := func(content string) func(m maker) ocispec.Descriptor {
-		return func(m maker) ocispec.Descriptor { return m.image("amd64", content) }
+	image := func(content string) func(m pushtest.Maker) ocispec.Descriptor {
+		return func(m pushtest.Maker) ocispec.Descriptor { return m.Image("amd64", content) }
 	}
-	kernel := func(content string) func(m maker) ocispec.Descriptor {
-		return func(m maker) ocispec.Descriptor {
-			return m.artifact("application/vnd.example.kernel", content, nil)
+	kernel := func(content string) func(m pushtest.Maker) ocispec.Descriptor {
+		return func(m pushtest.Maker) ocispec.Descriptor {
+			return m.Artifact("application/vnd.example.kernel", content, nil)
 		}
 	}
-	index := func(of ...func(m maker) ocispec.Descriptor) func(m maker) ocispec.Descriptor {
-		return func(m maker) ocispec.Descriptor {
+	index := func(of ...func(m pushtest.Maker) ocispec.Descriptor) func(m pushtest.Maker) ocispec.Descriptor {
+		return func(m pushtest.Maker) ocispec.Descriptor {
 			var all []ocispec.Descriptor
 			for _, f := range of {
 				all = append(all, f(m))
 			}
-			return m.index(all...)
+			return m.Index(all...)
 		}
 	}
-	arm64 := func(m maker) ocispec.Descriptor { return m.image("arm64", "arm64") }
+	arm64 := func(m pushtest.Maker) ocispec.Descriptor { return m.Image("arm64", "arm64") }
 	reg := regtest.Start(t, nil)
 	for i, tt := range []struct {
 		name         string
-		theirs, ours func(m maker) ocispec.Descriptor
+		theirs, ours func(m pushtest.Maker) ocispec.Descriptor
 		foreign      int
 		merged       int // entries after a merge; 0 if that is refused, too
 	}{
@@ -187,12 +188,12 @@ func TestForeignKinds(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			name := fmt.Sprintf("kinds%d", i)
-			push := func(f func(m maker) ocispec.Descriptor, opts layoutsync.PushOptions) error {
-				l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+			push := func(f func(m pushtest.Maker) ocispec.Descriptor, opts layoutsync.PushOptions) error {
+				l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 					return map[string]ocispec.Descriptor{"tag": f(m)}
 				})
-				opts.Registry = options(t, reg)
-				_, err := layoutsync.Push(t.Context(), l, repository(t, reg, name), &opts)
+				opts.Registry = pushtest.Options(t, reg)
+				_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, name), &opts)
 				return err
 			}
 			if err := push(tt.theirs, layoutsync.PushOptions{}); err != nil {

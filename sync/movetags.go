@@ -8,31 +8,13 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
-
-// restoreTime is how long moving a tag, and putting all back, may go on after
-// the context of the push has ended.
-const restoreTime = 30 * time.Second
-
-// linger returns a context that ends a while after ctx has. A request that
-// moves a tag and is given up may still be carried out, even after the tag was
-// put back: its answer is waited for.
-func linger(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(d, func() { cancel(context.Cause(ctx)) })
-	})
-	return longer, func() {
-		stop()
-		cancel(context.Canceled)
-	}
-}
 
 // prepare makes sure that everything that tags will name is there, but for a root
 // that goes with its tag.
@@ -92,7 +74,7 @@ func (p *pusher) moveTags(ctx context.Context) error {
 			}
 			moves, sent = moves[1:], true
 		}
-		if err := each(ctx, p.client.SmallJobs(), moves, p.moveTag); err != nil {
+		if err := registry.Each(ctx, p.client.SmallJobs(), moves, p.moveTag); err != nil {
 			return err
 		}
 	}
@@ -104,7 +86,7 @@ func (p *pusher) moveTag(ctx context.Context, m *move) error {
 		return err
 	}
 	m.touched = true
-	ctx, cancel := linger(ctx, restoreTime)
+	ctx, cancel := registry.Linger(ctx)
 	defer cancel()
 	if _, err := p.client.PutManifest(ctx, m.root.desc, m.raw, m.Tag); err != nil {
 		return err
@@ -131,7 +113,7 @@ func (p *pusher) deleteTag(ctx context.Context, m *move) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := linger(ctx, restoreTime)
+	ctx, cancel := registry.Linger(ctx)
 	defer cancel()
 	err := p.client.DeleteTag(ctx, m.Tag)
 	if err == nil {
@@ -174,7 +156,7 @@ func (p *pusher) checkRoots(ctx context.Context, roots []*document) error {
 // restore puts tags back that a failed push has moved or deleted, and only
 // those that still are as it left them.
 func (p *pusher) restore(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, restoreTime)
+	ctx, cancel := context.WithTimeout(ctx, registry.RestoreTime)
 	defer cancel()
 	var faults []error
 	for _, m := range p.plan.moves {

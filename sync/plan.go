@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
@@ -174,7 +172,7 @@ func (p *pusher) prune(ctx context.Context, pl *plan) error {
 			prunes = append(prunes, &move{Target: Target{Tag: tag}, prune: true, state: TagPending})
 		}
 	}
-	err = each(ctx, p.client.SmallJobs(), prunes, func(ctx context.Context, m *move) (err error) {
+	err = registry.Each(ctx, p.client.SmallJobs(), prunes, func(ctx context.Context, m *move) (err error) {
 		if m.before, err = p.client.Resolve(ctx, m.Tag); err == nil {
 			m.raw, err = p.client.Manifest(ctx, m.before)
 		}
@@ -218,31 +216,5 @@ func ask[T any](ctx context.Context, client *registry.Client, loggedIn bool, ite
 		}
 		items = items[1:]
 	}
-	return each(ctx, client.Askers(len(items)), items, fn)
-}
-
-// each calls fn for every item, at most jobs at once, and returns the first
-// error. One goroutine goes from item to item: a request needs a large stack,
-// which each new one would have to grow.
-func each[T any](ctx context.Context, jobs int, items []T, fn func(context.Context, T) error) error {
-	group, inner := errgroup.WithContext(ctx)
-	var taken atomic.Int64
-	for range min(jobs, len(items)) {
-		group.Go(func() error {
-			for inner.Err() == nil {
-				i := taken.Add(1)
-				if i > int64(len(items)) {
-					break
-				}
-				if err := fn(inner, items[i-1]); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return context.Cause(ctx)
+	return registry.Each(ctx, client.Askers(len(items)), items, fn)
 }

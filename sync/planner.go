@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // A planner finds the missing documents, from the roots down.
@@ -108,7 +109,7 @@ func (w *planner) expand(ctx context.Context, doc *document) error {
 	}
 	doc.blobs = append(doc.blobs, read.Layers...)
 	doc.addEntries(read.Manifests)
-	if s := read.Subject; s != nil && isDocument(*s) {
+	if s := read.Subject; s != nil && registry.IsDocument(*s) {
 		// A subject may be missing (manifest.md, "subject"): then the registry
 		// may have it, or nobody.
 		if _, err := w.p.src.Stat(ctx, s.Digest); err == nil {
@@ -144,16 +145,12 @@ func (w *planner) expandMerged(ctx context.Context, doc *document) (err error) {
 
 func (doc *document) addEntries(entries []ocispec.Descriptor) {
 	for _, e := range entries {
-		if isDocument(e) {
+		if registry.IsDocument(e) {
 			doc.children = append(doc.children, &document{desc: e})
 		} else {
 			doc.blobs = append(doc.blobs, e)
 		}
 	}
-}
-
-func isDocument(desc ocispec.Descriptor) bool {
-	return layout.IsIndex(desc.MediaType) || layout.IsManifest(desc.MediaType)
 }
 
 // order sorts what is missing into the order in which it is sent.

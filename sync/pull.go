@@ -11,6 +11,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/internal/pattern"
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // PullOptions change what [Pull] does. Nil is the zero value.
@@ -250,7 +251,7 @@ func (p *puller) referrersOfAll(ctx context.Context, documents []digest.Digest) 
 	if err := one(ctx, 0); err != nil {
 		return nil, err
 	}
-	err := each(ctx, p.r.client.SmallJobs(), numbers[1:], one)
+	err := registry.Each(ctx, p.r.client.SmallJobs(), numbers[1:], one)
 	return slices.Concat(found...), err
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -24,14 +25,14 @@ import (
 // names what came.
 func pull(t *testing.T, reg *regtest.Registry, name string, l *layout.Layout, opts *layoutsync.PullOptions, tags ...string) ([]layoutsync.Pulled, error) {
 	t.Helper()
-	registry := options(t, reg)
+	registry := pushtest.Options(t, reg)
 	choose := func(all []string) []string {
 		if len(tags) == 0 {
 			return all
 		}
 		return slices.DeleteFunc(all, func(tag string) bool { return !slices.Contains(tags, tag) })
 	}
-	r, err := layoutsync.OpenTags(t.Context(), repository(t, reg, name), choose, &registry)
+	r, err := layoutsync.OpenTags(t.Context(), pushtest.Repository(t, reg, name), choose, &registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,23 +73,23 @@ func names(l []ocispec.Descriptor) []string {
 	return list
 }
 
-func empty(m maker) map[string]ocispec.Descriptor { return nil }
+func empty(m pushtest.Maker) map[string]ocispec.Descriptor { return nil }
 
 // TestPull pulls back what was pushed, with referrers of both kinds: one in the
 // list that the push has kept for a registry without the API, one under a tag
 // of cosign, which refers to the index.
 func TestPull(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	src := newLayout(t, everything)
-	edit(t, src, func(m maker) map[string]ocispec.Descriptor {
+	src := pushtest.NewLayout(t, everything)
+	pushtest.Edit(t, src, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		app := digestOf(t, src, "1.0")
-		return map[string]ocispec.Descriptor{"sha256-" + app.Encoded() + ".sig": m.artifact("application/vnd.dev.cosign.simplesigning.v1+json", "signature", nil)}
+		return map[string]ocispec.Descriptor{"sha256-" + app.Encoded() + ".sig": m.Artifact("application/vnd.dev.cosign.simplesigning.v1+json", "signature", nil)}
 	})
-	if _, err := layoutsync.Push(t.Context(), src, repository(t, reg, "team/app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	if _, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, reg, "team/app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	reg.Reset()
-	all := newLayout(t, empty)
+	all := pushtest.NewLayout(t, empty)
 	if _, err := pull(t, reg, "team/app", all, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestPull(t *testing.T) {
 	}
 
 	// One tag brings its signature and the SBOM of its member, and no other tag.
-	one := newLayout(t, empty)
+	one := pushtest.NewLayout(t, empty)
 	pulled, err := pull(t, reg, "team/app", one, nil, "1.0")
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func TestPull(t *testing.T) {
 	if res, err := layout.Verify(t.Context(), one, nil); err != nil || len(res.Findings) > 0 {
 		t.Errorf("verify: %+v, %v", res, err)
 	}
-	if pulled, err = pull(t, reg, "team/app", newLayout(t, empty), &layoutsync.PullOptions{NoReferrers: true}, "1.0"); err != nil || len(pulled) != 1 {
+	if pulled, err = pull(t, reg, "team/app", pushtest.NewLayout(t, empty), &layoutsync.PullOptions{NoReferrers: true}, "1.0"); err != nil || len(pulled) != 1 {
 		t.Errorf("without referrers: %+v, %v", pulled, err)
 	}
 
@@ -147,12 +148,12 @@ func TestPull(t *testing.T) {
 func TestPullReferrersAPI(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	var subject, sbom ocispec.Descriptor
-	src := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		subject = m.image("amd64", "layer")
-		sbom = m.artifact("application/vnd.example.sbom", "sbom", &subject)
+	src := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		subject = m.Image("amd64", "layer")
+		sbom = m.Artifact("application/vnd.example.sbom", "sbom", &subject)
 		return map[string]ocispec.Descriptor{"v1": subject, " sbom": sbom}
 	})
-	if _, err := layoutsync.Push(t.Context(), src, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	if _, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	var asked atomic.Int32
@@ -173,7 +174,7 @@ func TestPullReferrersAPI(t *testing.T) {
 	}
 	entry := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"artifactType":%q,"annotations":{"a":"b"}}`, sbom.MediaType, sbom.Digest, sbom.Size, sbom.ArtifactType)
 	answer(entry)
-	l := newLayout(t, empty)
+	l := pushtest.NewLayout(t, empty)
 	pulled, err := pull(t, reg, "app", l, nil, "v1")
 	if err != nil {
 		t.Fatal(err)
@@ -189,12 +190,12 @@ func TestPullReferrersAPI(t *testing.T) {
 	// A referrer that is listed and not there is an error, not less content.
 	gone := digest.FromString("gone")
 	answer(fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":7}`, ocispec.MediaTypeImageManifest, gone))
-	if _, err := pull(t, reg, "app", newLayout(t, empty), nil, "v1"); !errors.Is(err, layout.ErrNotFound) || !strings.Contains(err.Error(), string(gone)) {
+	if _, err := pull(t, reg, "app", pushtest.NewLayout(t, empty), nil, "v1"); !errors.Is(err, layout.ErrNotFound) || !strings.Contains(err.Error(), string(gone)) {
 		t.Errorf("error %v", err)
 	}
 	for _, bad := range []string{`{"mediaType":"x","digest":"sha256:../../x","size":1}`, `{"mediaType":"text/plain","digest":"` + string(gone) + `","size":1}`} {
 		answer(bad)
-		if _, err := pull(t, reg, "app", newLayout(t, empty), nil, "v1"); !errors.Is(err, layout.ErrInvalid) {
+		if _, err := pull(t, reg, "app", pushtest.NewLayout(t, empty), nil, "v1"); !errors.Is(err, layout.ErrInvalid) {
 			t.Errorf("%s: error %v", bad, err)
 		}
 	}
@@ -203,12 +204,12 @@ func TestPullReferrersAPI(t *testing.T) {
 // TestPullSelected pulls part of an index, alone and in a sparse index.
 func TestPullSelected(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	src := newLayout(t, everything)
-	if _, err := layoutsync.Push(t.Context(), src, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	src := pushtest.NewLayout(t, everything)
+	if _, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	amd64 := &layout.Selector{Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}
-	l := newLayout(t, empty)
+	l := pushtest.NewLayout(t, empty)
 	pulled, err := pull(t, reg, "app", l, &layoutsync.PullOptions{Select: amd64}, "1.0")
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +221,7 @@ func TestPullSelected(t *testing.T) {
 		t.Errorf("verify: %+v, %v", res, err)
 	}
 
-	sparse := newLayout(t, empty)
+	sparse := pushtest.NewLayout(t, empty)
 	if _, err := pull(t, reg, "app", sparse, &layoutsync.PullOptions{Select: amd64, Sparse: true, NoReferrers: true}, "1.0"); err != nil {
 		t.Fatal(err)
 	}
@@ -235,10 +236,10 @@ func TestPullSelected(t *testing.T) {
 	}
 
 	nothing := &layout.Selector{ArtifactType: "application/vnd.example.none"}
-	if _, err := pull(t, reg, "app", newLayout(t, empty), &layoutsync.PullOptions{Select: nothing}, "1.0"); !errors.Is(err, layout.ErrNotFound) {
+	if _, err := pull(t, reg, "app", pushtest.NewLayout(t, empty), &layoutsync.PullOptions{Select: nothing}, "1.0"); !errors.Is(err, layout.ErrNotFound) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := pull(t, reg, "app", newLayout(t, empty), &layoutsync.PullOptions{Select: &layout.Selector{}}, "1.0"); !errors.Is(err, layout.ErrAmbiguous) {
+	if _, err := pull(t, reg, "app", pushtest.NewLayout(t, empty), &layoutsync.PullOptions{Select: &layout.Selector{}}, "1.0"); !errors.Is(err, layout.ErrAmbiguous) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -248,10 +249,10 @@ func TestPullSelected(t *testing.T) {
 func TestPullResume(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	content := strings.Repeat("0123456789abcde\n", 1<<16) // 1 MiB
-	src := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"v1": m.artifact("application/vnd.example", content, nil)}
+	src := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"v1": m.Artifact("application/vnd.example", content, nil)}
 	})
-	if _, err := layoutsync.Push(t.Context(), src, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	if _, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	blob := digest.FromString(content)
@@ -295,7 +296,7 @@ func TestPullResume(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLayout(t, empty)
+			l := pushtest.NewLayout(t, empty)
 			reg.Reset()
 			reg.Intercept(breaks)
 			if _, err := pull(t, reg, "app", l, nil, "v1"); err == nil {

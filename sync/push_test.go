@@ -16,6 +16,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -39,7 +40,7 @@ func digestOf(t *testing.T, src layout.Source, refName string) digest.Digest {
 
 func openRemote(t *testing.T, reg *regtest.Registry, name string) layout.Source {
 	t.Helper()
-	opts := options(t, reg)
+	opts := pushtest.Options(t, reg)
 	src, err := layoutsync.OpenSource(t.Context(), layout.Reference{Transport: "docker", Location: reg.Host + "/" + name}, &opts)
 	if err != nil {
 		t.Fatal(err)
@@ -51,12 +52,12 @@ func openRemote(t *testing.T, reg *regtest.Registry, name string) layout.Source 
 // TestPush sends everything, reads it back, and counts the requests.
 func TestPush(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, everything)
-	dest := repository(t, reg, "team/app")
+	l := pushtest.NewLayout(t, everything)
+	dest := pushtest.Repository(t, reg, "team/app")
 	var mu sync.Mutex
 	events := map[string]int{}
 	bytesOf := map[digest.Digest]int64{}
-	opts := &layoutsync.PushOptions{Registry: options(t, reg), Progress: func(e layout.Event) {
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg), Progress: func(e layout.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		events[e.Kind]++
@@ -100,7 +101,7 @@ func TestPush(t *testing.T) {
 		}
 	}
 	app := digestOf(t, l, "1.0")
-	tags := resolveTags(t, reg, "team/app")
+	tags := pushtest.ResolveTags(t, reg, "team/app")
 	if tags["1.0"] != app || tags["latest"] != app || tags["docker"] == "" || tags["empty"] == "" {
 		t.Errorf("tags %v", tags)
 	}
@@ -147,16 +148,16 @@ func TestPush(t *testing.T) {
 // is found by the request that would start its upload.
 func TestPushChange(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"app": m.index(m.image("amd64", "base", "one"), m.image("arm64", "base", "two"))}
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"app": m.Index(m.Image("amd64", "base", "one"), m.Image("arm64", "base", "two"))}
 	})
-	dest := repository(t, reg, "app")
-	opts := &layoutsync.PushOptions{Registry: options(t, reg)}
+	dest := pushtest.Repository(t, reg, "app")
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
 	if _, err := layoutsync.Push(t.Context(), l, dest, opts); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, l, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"app": m.index(m.image("amd64", "base", "three"), m.image("arm64", "base", "two"))}
+	pushtest.Edit(t, l, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"app": m.Index(m.Image("amd64", "base", "three"), m.Image("arm64", "base", "two"))}
 	})
 	reg.Reset()
 	report, err := layoutsync.Push(t.Context(), l, dest, opts)
@@ -181,9 +182,9 @@ func TestPushChange(t *testing.T) {
 
 func TestPushDryRun(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, everything)
-	dest := repository(t, reg, "app")
-	report, err := layoutsync.Push(t.Context(), l, dest, &layoutsync.PushOptions{Registry: options(t, reg), DryRun: true})
+	l := pushtest.NewLayout(t, everything)
+	dest := pushtest.Repository(t, reg, "app")
+	report, err := layoutsync.Push(t.Context(), l, dest, &layoutsync.PushOptions{Registry: pushtest.Options(t, reg), DryRun: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func TestPushDryRun(t *testing.T) {
 			t.Errorf("a dry run sent %s", method)
 		}
 	}
-	if sent, err := layoutsync.Push(t.Context(), l, dest, &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil || sent.Bytes != report.Bytes {
+	if sent, err := layoutsync.Push(t.Context(), l, dest, &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil || sent.Bytes != report.Bytes {
 		t.Errorf("sent %d bytes, the dry run said %d (%v)", sent.Bytes, report.Bytes, err)
 	}
 }
@@ -204,7 +205,7 @@ func TestPushDryRun(t *testing.T) {
 // the registry, and no tag appears.
 func TestPushDamaged(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, everything)
+	l := pushtest.NewLayout(t, everything)
 	for node, err := range layout.Walk(t.Context(), l, entries(t, l), nil) {
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +225,7 @@ func TestPushDamaged(t *testing.T) {
 				t.Skip("its content stands in its descriptor, too")
 			}
 			reg.Reset()
-			_, err = layoutsync.Push(t.Context(), l, repository(t, reg, name), &layoutsync.PushOptions{Registry: options(t, reg)})
+			_, err = layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, name), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)})
 			if !errors.Is(err, layout.ErrMismatch) {
 				t.Errorf("Push = %v, want ErrMismatch", err)
 			}
@@ -233,7 +234,7 @@ func TestPushDamaged(t *testing.T) {
 					t.Error("the registry got all of a damaged blob")
 				}
 			}
-			if tags := resolveTags(t, reg, name); tags["1.0"] != "" || tags["empty"] != "" {
+			if tags := pushtest.ResolveTags(t, reg, name); tags["1.0"] != "" || tags["empty"] != "" {
 				t.Errorf("tags %v", tags)
 			}
 		})
@@ -254,9 +255,9 @@ func replace(t *testing.T, file string, data []byte) {
 // whole, and the next push heals.
 func TestPushCanceled(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{Delete: true})
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		app := m.index(m.image("amd64", "base"), m.artifact("application/vnd.example.kernel", "kernel", nil))
-		return map[string]ocispec.Descriptor{"a": app, "b": m.image("arm64", "base")}
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		app := m.Index(m.Image("amd64", "base"), m.Artifact("application/vnd.example.kernel", "kernel", nil))
+		return map[string]ocispec.Descriptor{"a": app, "b": m.Image("arm64", "base")}
 	})
 	for k := 2; ; k++ { // 1 asks for the scheme
 		name := "canceled" + strings.Repeat("x", k)
@@ -268,7 +269,7 @@ func TestPushCanceled(t *testing.T) {
 			}
 			return false
 		})
-		report, err := layoutsync.Push(ctx, l, repository(t, reg, name), &layoutsync.PushOptions{Registry: options(t, reg)})
+		report, err := layoutsync.Push(ctx, l, pushtest.Repository(t, reg, name), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)})
 		total := len(reg.Requests())
 		reg.Reset()
 		if err == nil {
@@ -283,12 +284,12 @@ func TestPushCanceled(t *testing.T) {
 			t.Errorf("request %d: %v", k, err)
 		}
 		cancel()
-		for tag, d := range resolveTags(t, reg, name) {
+		for tag, d := range pushtest.ResolveTags(t, reg, name) {
 			if err != nil && (tag == "a" || tag == "b") {
 				t.Errorf("canceled at request %d: tag %s names %s; report %+v", k, tag, d, report.Tags)
 			}
 		}
-		if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, name), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+		if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, name), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 			t.Errorf("after a cancel at request %d: %v", k, err)
 		}
 		compareTrees(t, l, openRemote(t, reg, name), entries(t, l))
@@ -302,20 +303,20 @@ func TestPushCanceled(t *testing.T) {
 // put back, to what they named or to nothing.
 func TestPushRestores(t *testing.T) {
 	reg := regtest.Start(t, &regtest.Options{Delete: true})
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"a": m.image("amd64", "old a"), "b": m.image("amd64", "old b")}
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"a": m.Image("amd64", "old a"), "b": m.Image("amd64", "old b")}
 	})
-	dest := repository(t, reg, "app")
-	opts := &layoutsync.PushOptions{Registry: options(t, reg)}
+	dest := pushtest.Repository(t, reg, "app")
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
 	opts.Registry.Jobs = 1
 	if _, err := layoutsync.Push(t.Context(), l, dest, opts); err != nil {
 		t.Fatal(err)
 	}
-	before := resolveTags(t, reg, "app")
-	edit(t, l, func(m maker) map[string]ocispec.Descriptor {
+	before := pushtest.ResolveTags(t, reg, "app")
+	pushtest.Edit(t, l, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		return map[string]ocispec.Descriptor{
-			"a": m.image("amd64", "new a"), "b": m.image("amd64", "new b"),
-			"c": m.image("amd64", "new c"), "z": m.image("amd64", "new z"),
+			"a": m.Image("amd64", "new a"), "b": m.Image("amd64", "new b"),
+			"c": m.Image("amd64", "new c"), "z": m.Image("amd64", "new z"),
 		}
 	})
 	reg.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
@@ -329,7 +330,7 @@ func TestPushRestores(t *testing.T) {
 	if !errors.Is(err, layoutsync.ErrUnauthorized) {
 		t.Errorf("Push = %v, want ErrUnauthorized", err)
 	}
-	if diff := cmp.Diff(before, resolveTags(t, reg, "app")); diff != "" {
+	if diff := cmp.Diff(before, pushtest.ResolveTags(t, reg, "app")); diff != "" {
 		t.Errorf("tags (-before +after):\n%s", diff)
 	}
 	states := map[string]layoutsync.TagState{}
@@ -347,10 +348,10 @@ func TestPushRestores(t *testing.T) {
 func TestPushOnly404IsEmpty(t *testing.T) {
 	for _, status := range []int{401, 403, 429, 500, 502, 503} {
 		reg := regtest.Start(t, nil)
-		l := newLayout(t, everything)
-		opts := &layoutsync.PushOptions{Registry: options(t, reg)}
+		l := pushtest.NewLayout(t, everything)
+		opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
 		reg.FailAt(2, status)
-		_, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), opts)
+		_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), opts)
 		if err == nil || errors.Is(err, layout.ErrNotFound) {
 			t.Errorf("status %d: Push = %v", status, err)
 		}
@@ -364,24 +365,24 @@ func TestPushOnly404IsEmpty(t *testing.T) {
 // they are.
 func TestPushOddImages(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		image := func(config string, layers ...ocispec.Descriptor) ocispec.Descriptor {
-			raw, err := layout.EncodeManifest(ocispec.Manifest{Config: m.blob(config, ocispec.MediaTypeImageConfig), Layers: layers})
-			return m.json(raw, err, ocispec.MediaTypeImageManifest)
+			raw, err := layout.EncodeManifest(ocispec.Manifest{Config: m.Blob(config, ocispec.MediaTypeImageConfig), Layers: layers})
+			return m.JSON(raw, err, ocispec.MediaTypeImageManifest)
 		}
-		here, gone := m.blob("here", ocispec.MediaTypeImageLayerNonDistributableGzip), m.blob("plain", ocispec.MediaTypeImageLayer) //nolint:staticcheck // old, and to be carried
+		here, gone := m.Blob("here", ocispec.MediaTypeImageLayerNonDistributableGzip), m.Blob("plain", ocispec.MediaTypeImageLayer) //nolint:staticcheck // old, and to be carried
 		here.URLs = []string{"https://registry.invalid/layer"}
 		gone.URLs = here.URLs
 		return map[string]ocispec.Descriptor{
 			"large-config": image(`{"architecture":"amd64","os":"linux","x":"` + strings.Repeat("x", 5<<20) + `"}`),
 			"urls":         image(`{"architecture":"amd64","os":"linux","x":1}`, here, gone),
-			"zstd":         m.index(image(`{"architecture":"amd64","os":"linux","x":2}`, m.blob("zstd", ocispec.MediaTypeImageLayerZstd))),
-			"encrypted":    image(`{"architecture":"amd64","os":"linux","x":3}`, m.blob("encrypted", ocispec.MediaTypeImageLayerGzip+"+encrypted")),
-			"no-json":      image(`{`, m.blob("any", "application/vnd.example.unknown")),
+			"zstd":         m.Index(image(`{"architecture":"amd64","os":"linux","x":2}`, m.Blob("zstd", ocispec.MediaTypeImageLayerZstd))),
+			"encrypted":    image(`{"architecture":"amd64","os":"linux","x":3}`, m.Blob("encrypted", ocispec.MediaTypeImageLayerGzip+"+encrypted")),
+			"no-json":      image(`{`, m.Blob("any", "application/vnd.example.unknown")),
 			"no-layers":    image(`{"architecture":"amd64","os":"linux","x":4}`),
 		}
 	})
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries(t, l) {
@@ -400,7 +401,7 @@ func TestPushOddImages(t *testing.T) {
 func TestTargets(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		fill    func(m maker) map[string]ocispec.Descriptor
+		fill    func(m pushtest.Maker) map[string]ocispec.Descriptor
 		want    map[string]string // ref name -> tag
 		wantErr error
 		text    string
@@ -411,25 +412,25 @@ func TestTargets(t *testing.T) {
 		},
 		{
 			name: "no tag", wantErr: layout.ErrInvalid, text: "example.org/app",
-			fill: func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"good": m.image("amd64"), "example.org/app": m.image("arm64")}
+			fill: func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"good": m.Image("amd64"), "example.org/app": m.Image("arm64")}
 			},
 		},
 		{
 			name: "one tag twice", wantErr: layout.ErrAmbiguous, text: "example.org/b:1",
-			fill: func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"example.org/a:1": m.image("amd64"), "example.org/b:1": m.image("arm64")}
+			fill: func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"example.org/a:1": m.Image("amd64"), "example.org/b:1": m.Image("arm64")}
 			},
 		},
 		{
 			name: "no manifest", wantErr: layout.ErrInvalid, text: "text/plain",
-			fill: func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"file": m.blob("x", "text/plain")}
+			fill: func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"file": m.Blob("x", "text/plain")}
 			},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			targets, err := layoutsync.Targets(t.Context(), newLayout(t, tt.fill), layout.Reference{}, "")
+			targets, err := layoutsync.Targets(t.Context(), pushtest.NewLayout(t, tt.fill), layout.Reference{}, "")
 			if !errors.Is(err, tt.wantErr) {
 				t.Fatalf("Targets = %v, want %v", err, tt.wantErr)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -26,13 +27,13 @@ func (n *nothing) RoundTrip(req *http.Request) (*http.Response, error) {
 // TestQuirks refuses nested indexes before anything is sent to a registry that
 // is known to refuse them.
 func TestQuirks(t *testing.T) {
-	l := newLayout(t, everything)
+	l := pushtest.NewLayout(t, everything)
 	for domain, refuses := range map[string]bool{"quay.io": true, "gcr.io": true, "eu.gcr.io": true, "ghcr.io": false, "quay.io.example.org": false} {
 		repo, err := layoutsync.ParseRepository(domain + "/team/app")
 		if err != nil {
 			t.Fatal(err)
 		}
-		registry := options(t, nil)
+		registry := pushtest.Options(t, nil)
 		answers := &nothing{}
 		registry.Transport = answers
 		_, err = layoutsync.Push(t.Context(), l, repo, &layoutsync.PushOptions{Registry: registry})
@@ -48,7 +49,7 @@ func TestQuirks(t *testing.T) {
 // TestRefused adds a hint to what a registry says of a nested index.
 func TestRefused(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, everything)
+	l := pushtest.NewLayout(t, everything)
 	app := string(digestOf(t, l, "1.0"))
 	reg.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, app) {
@@ -57,7 +58,7 @@ func TestRefused(t *testing.T) {
 		}
 		return false
 	})
-	_, err := layoutsync.Push(t.Context(), l, repository(t, reg, "app"), &layoutsync.PushOptions{Registry: options(t, reg)})
+	_, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)})
 	var hint *layout.HintError
 	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "index flatten") {
 		t.Errorf("error %v", err)

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // ReferrerTargets returns what has to be pushed with targets so that nothing
@@ -81,7 +82,7 @@ func (r *Remote) Referrers(ctx context.Context, d digest.Digest) ([]layout.Refer
 	}
 	var found []layout.Referrer
 	for _, desc := range list {
-		if !isDocument(desc) {
+		if !registry.IsDocument(desc) {
 			return nil, fmt.Errorf("%w list of referrers of %s: %s is a %.100q", layout.ErrInvalid, d, desc.Digest, desc.MediaType)
 		}
 		delete(desc.Annotations, ocispec.AnnotationRefName)

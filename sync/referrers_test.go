@@ -20,6 +20,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -35,20 +36,20 @@ type signedLayout struct {
 func newSigned(t *testing.T) *signedLayout {
 	t.Helper()
 	l := &signedLayout{}
-	l.Layout = newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		l.image, l.other = m.image("amd64", "base"), m.image("arm64", "elsewhere")
-		l.app = m.index(l.image)
+	l.Layout = pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		l.image, l.other = m.Image("amd64", "base"), m.Image("arm64", "elsewhere")
+		l.app = m.Index(l.image)
 		plain := func(d ocispec.Descriptor) *ocispec.Descriptor {
 			return &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 		}
-		l.sbom = m.artifact("application/vnd.example.sbom", "sbom", plain(l.image))
-		l.sbomSig = m.artifact("application/vnd.example.signature", "signature of the sbom", plain(l.sbom))
-		l.appSig = m.artifact("application/vnd.example.signature", "signature of the index", plain(l.app))
-		l.cosign = m.artifact("application/vnd.dev.cosign", "cosign", nil)
+		l.sbom = m.Artifact("application/vnd.example.sbom", "sbom", plain(l.image))
+		l.sbomSig = m.Artifact("application/vnd.example.signature", "signature of the sbom", plain(l.sbom))
+		l.appSig = m.Artifact("application/vnd.example.signature", "signature of the index", plain(l.app))
+		l.cosign = m.Artifact("application/vnd.dev.cosign", "cosign", nil)
 		return map[string]ocispec.Descriptor{
 			"app": l.app, "other": l.other, " 1": l.sbom, " 2": l.sbomSig, " 3": l.appSig,
 			"example.org/team/app:" + dashed(l.image.Digest) + ".sig": l.cosign,
-			" 4": m.artifact("application/vnd.example.sbom", "elsewhere", plain(l.other)),
+			" 4": m.Artifact("application/vnd.example.sbom", "elsewhere", plain(l.other)),
 		}
 	})
 	return l
@@ -56,7 +57,7 @@ func newSigned(t *testing.T) *signedLayout {
 
 func pushApp(t *testing.T, reg *regtest.Registry, l *signedLayout, alone bool) *layoutsync.Report {
 	t.Helper()
-	opts := &layoutsync.PushOptions{Registry: options(t, reg)}
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
 	var err error
 	if opts.Targets, err = layoutsync.Targets(t.Context(), l, layout.Reference{RefName: "app"}, ""); err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func pushApp(t *testing.T, reg *regtest.Registry, l *signedLayout, alone bool) *
 		}
 		opts.Targets = append(opts.Targets, more...)
 	}
-	report, err := layoutsync.Push(t.Context(), l, repository(t, reg, "team/app"), opts)
+	report, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "team/app"), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func pushApp(t *testing.T, reg *regtest.Registry, l *signedLayout, alone bool) *
 
 func openRepo(t *testing.T, reg *regtest.Registry, ref layout.Reference) layout.Source {
 	t.Helper()
-	opts := options(t, reg)
+	opts := pushtest.Options(t, reg)
 	ref.Transport, ref.Location = "docker", reg.Host+"/team/app"
 	src, err := layoutsync.OpenSource(t.Context(), ref, &opts)
 	if err != nil {
@@ -160,15 +161,15 @@ func TestReferrersTravel(t *testing.T) {
 
 	// From one registry to the next, all of it and again nothing.
 	second := regtest.Start(t, nil)
-	opts := options(t, second)
+	opts := pushtest.Options(t, second)
 	for _, want := range []bool{true, false} {
 		all := openRepo(t, reg, layout.Reference{})
-		report, err := layoutsync.Push(t.Context(), all, repository(t, second, "team/app"), &layoutsync.PushOptions{Registry: opts})
+		report, err := layoutsync.Push(t.Context(), all, pushtest.Repository(t, second, "team/app"), &layoutsync.PushOptions{Registry: opts})
 		if err != nil || report.Changed() != want {
 			t.Errorf("registry to registry: changed %v, %v", report.Changed(), err)
 		}
 	}
-	if diff := cmp.Diff(resolveTags(t, reg, "team/app"), resolveTags(t, second, "team/app")); diff != "" {
+	if diff := cmp.Diff(pushtest.ResolveTags(t, reg, "team/app"), pushtest.ResolveTags(t, second, "team/app")); diff != "" {
 		t.Errorf("tags (-first +second):\n%s", diff)
 	}
 }
@@ -245,8 +246,8 @@ func TestReferrerMissing(t *testing.T) {
 		{"tag of cosign", func(l *signedLayout) ocispec.Descriptor { return l.cosign }},
 		{"in a list", func(l *signedLayout) ocispec.Descriptor {
 			gone := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 4}
-			edit(t, l.Layout, func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{dashed(l.image.Digest): m.index(gone)}
+			pushtest.Edit(t, l.Layout, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{dashed(l.image.Digest): m.Index(gone)}
 			})
 			return gone
 		}},
@@ -264,7 +265,7 @@ func TestReferrerMissing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opts := &layoutsync.PushOptions{Registry: options(t, nil)}
+			opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, nil)}
 			opts.Registry.Transport = reg.Transport()
 			if opts.Targets, err = layoutsync.Targets(t.Context(), l, layout.Reference{RefName: "app"}, ""); err != nil {
 				t.Fatal(err)
@@ -306,9 +307,9 @@ func TestReferrersAPI(t *testing.T) {
 	if len(report.Referrers) != 0 {
 		t.Errorf("lists %v were written", report.Referrers)
 	}
-	edit(t, l.Layout, func(m maker) map[string]ocispec.Descriptor {
+	pushtest.Edit(t, l.Layout, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		image := ocispec.Descriptor{MediaType: l.image.MediaType, Digest: l.image.Digest, Size: l.image.Size}
-		return map[string]ocispec.Descriptor{" 5": m.artifact("application/vnd.example.late", "late", &image)}
+		return map[string]ocispec.Descriptor{" 5": m.Artifact("application/vnd.example.late", "late", &image)}
 	})
 	if report = pushApp(t, reg, l, false); report.Manifests != 1 {
 		t.Errorf("%d manifests were sent for one more referrer", report.Manifests)
@@ -321,7 +322,7 @@ func TestReferrersAPI(t *testing.T) {
 	if below, err := layout.ReferrersBelow(t.Context(), src, []ocispec.Descriptor{l.app}); err != nil || len(below) != 5 {
 		t.Errorf("%d referrers below app, %v; want 5", len(below), err)
 	}
-	for tag := range resolveTags(t, reg, "team/app") {
+	for tag := range pushtest.ResolveTags(t, reg, "team/app") {
 		if tag != "app" && !strings.HasSuffix(tag, ".sig") {
 			t.Errorf("tag %s", tag)
 		}

@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -31,18 +30,14 @@ type Remote struct {
 	choose func(tags []string) []string // nil takes all
 	policy string                       // file of the signature policy, for Pull
 
-	mu        sync.Mutex
-	first     []ocispec.Descriptor // what opening has found, for the first Index
-	documents map[digest.Digest][]byte
-	room      int // bytes that documents may still take
+	contents *registry.Contents // by digest
+
+	mu    sync.Mutex
+	first []ocispec.Descriptor // what opening has found, for the first Index
 
 	unlisted atomic.Bool // the registry keeps no lists of referrers
 	tags     *tagSet     // once it was asked for
 }
-
-// keepDocuments bounds the bytes of manifests that a Remote remembers, as a
-// copy asks for each more than once.
-const keepDocuments = 64 << 20
 
 // OpenRemote opens HOST/REPOSITORY as ref names it, with the tag ref.RefName or
 // the digest ref.Digest; with neither, all its tags. Mirrors of registries.conf
@@ -80,11 +75,12 @@ func openRemote(ctx context.Context, ref layout.Reference, choose func(tags []st
 	}
 	var failed []error
 	for _, e := range endpoints {
-		r := &Remote{named: named, ref: ref, choose: choose, policy: opts.Policy, documents: map[digest.Digest][]byte{}, room: keepDocuments}
+		r := &Remote{named: named, ref: ref, choose: choose, policy: opts.Policy}
 		if r.client, err = registry.Open(ctx, e, false, opts); err != nil {
 			failed = append(failed, err)
 			continue
 		}
+		r.contents = registry.NewContents(r.client)
 		if r.first, err = r.resolve(ctx); err == nil {
 			return r, nil
 		}
@@ -123,7 +119,7 @@ func (r *Remote) resolve(ctx context.Context) ([]ocispec.Descriptor, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.keep(desc.Digest, raw)
+		r.contents.Keep(desc.Digest, raw)
 		return []ocispec.Descriptor{named(desc, r.ref.RefName)}, nil
 	}
 	tags, err := r.client.Tags(ctx)
@@ -193,58 +189,12 @@ func (r *Remote) Index(ctx context.Context) (*layout.Index, error) {
 // Blob implements [layout.Source]. A transfer that breaks goes on where it
 // broke.
 func (r *Remote) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	return layout.OpenBlob(ctx, desc, func(d digest.Digest) (io.ReadCloser, error) {
-		plain := ocispec.Descriptor{MediaType: desc.MediaType, Digest: d, Size: desc.Size}
-		if isDocument(desc) {
-			raw, err := r.document(ctx, plain)
-			if !errors.Is(err, layout.ErrNotFound) {
-				return io.NopCloser(bytes.NewReader(raw)), err
-			}
-			// A layer may be called a manifest, too.
-		}
-		rc, err := r.client.Blob(ctx, plain)
-		if isDocument(desc) || !errors.Is(err, layout.ErrNotFound) {
-			return rc, err
-		}
-		// A registry keeps manifests apart from blobs; this may be one of which
-		// the caller knows the digest only.
-		found, resolveErr := r.client.Resolve(ctx, string(d))
-		if resolveErr != nil || found.Size != desc.Size {
-			return nil, err
-		}
-		raw, err := r.document(ctx, found)
-		return io.NopCloser(bytes.NewReader(raw)), err
-	})
+	return r.contents.Blob(ctx, desc)
 }
 
 // BlobFrom implements [layout.Resumer].
 func (r *Remote) BlobFrom(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	return r.client.BlobFrom(ctx, desc, offset)
-}
-
-// document returns the verified bytes of a manifest or index.
-func (r *Remote) document(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	r.mu.Lock()
-	raw, ok := r.documents[desc.Digest]
-	r.mu.Unlock()
-	if ok {
-		return raw, nil
-	}
-	raw, err := r.client.Manifest(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	r.keep(desc.Digest, raw)
-	return raw, nil
-}
-
-func (r *Remote) keep(d digest.Digest, raw []byte) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.documents[d]; !ok && len(raw) <= r.room {
-		r.documents[d] = raw
-		r.room -= len(raw)
-	}
 }
 
 // Blobs implements [layout.Source]: a registry lists no blobs, so these are
@@ -286,19 +236,7 @@ func reachable(ctx context.Context, src layout.Source) iter.Seq2[layout.BlobInfo
 
 // Stat implements [layout.Source].
 func (r *Remote) Stat(ctx context.Context, d digest.Digest) (layout.BlobInfo, error) {
-	if _, err := layout.ParseDigest(string(d)); err != nil {
-		return layout.BlobInfo{}, err
-	}
-	size, err := r.client.ResolveBlob(ctx, d)
-	if errors.Is(err, layout.ErrNotFound) {
-		var desc ocispec.Descriptor
-		desc, err = r.client.Resolve(ctx, string(d))
-		size = desc.Size
-	}
-	if err != nil {
-		return layout.BlobInfo{}, err
-	}
-	return layout.BlobInfo{Digest: d, Size: size}, nil
+	return r.contents.Stat(ctx, d)
 }
 
 // String returns docker://HOST/REPOSITORY and the tag or digest.

@@ -129,7 +129,7 @@ func checkTargets(src layout.Source, targets []Target) error {
 	type place struct{ path, tag string }
 	byTag := map[place]Target{}
 	for _, t := range targets {
-		if !isDocument(t.Desc) {
+		if !registry.IsDocument(t.Desc) {
 			faults = append(faults, fmt.Sprintf("%s is no manifest or index but %q", t.Desc.Digest, t.Desc.MediaType))
 		}
 		if t.Tag == "" {

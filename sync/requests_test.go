@@ -13,6 +13,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -23,13 +24,13 @@ import (
 func TestRequests(t *testing.T) {
 	const n = 3
 	large := strings.Repeat("x", 4<<20)
-	disks := func(n int) func(m maker) map[string]ocispec.Descriptor {
-		return func(m maker) map[string]ocispec.Descriptor {
+	disks := func(n int) func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return func(m pushtest.Maker) map[string]ocispec.Descriptor {
 			var all []ocispec.Descriptor
 			for i := range n {
-				all = append(all, m.artifact("application/vnd.example.disk", fmt.Sprint(i, large), nil))
+				all = append(all, m.Artifact("application/vnd.example.disk", fmt.Sprint(i, large), nil))
 			}
-			return map[string]ocispec.Descriptor{"disks": m.index(all...)}
+			return map[string]ocispec.Descriptor{"disks": m.Index(all...)}
 		}
 	}
 	for _, test := range []struct {
@@ -57,13 +58,13 @@ func TestRequests(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			reg := regtest.Start(t, nil)
-			dest := repository(t, reg, "disks")
-			opts := options(t, reg)
+			dest := pushtest.Repository(t, reg, "disks")
+			opts := pushtest.Options(t, reg)
 			opts.Jobs = test.jobs
-			l := newLayout(t, disks(n))
+			l := pushtest.NewLayout(t, disks(n))
 			for i, want := range []map[string]int{test.first, {"GET ping": 1, "HEAD manifest": 1}, test.change} {
 				if i == 2 {
-					edit(t, l, disks(n+1))
+					pushtest.Edit(t, l, disks(n+1))
 				}
 				reg.Reset()
 				if !test.mounts {
@@ -90,17 +91,17 @@ func TestRequests(t *testing.T) {
 // elsewhere.
 func TestRequestsWithoutSmall(t *testing.T) {
 	large := strings.Repeat("x", 4<<20)
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		foreign := ocispec.Descriptor{
 			MediaType: ocispec.MediaTypeImageLayer, Size: 2, URLs: []string{"https://example.org/layer"},
 			Digest: "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
 		}
 		raw, err := layout.EncodeManifest(ocispec.Manifest{
 			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "application/vnd.example.disk",
-			Config: m.blob("1"+large, "application/vnd.example.config"),
-			Layers: []ocispec.Descriptor{m.blob("2"+large, "application/vnd.example.disk"), foreign},
+			Config: m.Blob("1"+large, "application/vnd.example.config"),
+			Layers: []ocispec.Descriptor{m.Blob("2"+large, "application/vnd.example.disk"), foreign},
 		})
-		return map[string]ocispec.Descriptor{"disk": m.json(raw, err, ocispec.MediaTypeImageManifest)}
+		return map[string]ocispec.Descriptor{"disk": m.JSON(raw, err, ocispec.MediaTypeImageManifest)}
 	})
 	reg := regtest.NewMemory(nil)
 	repo, err := layoutsync.ParseRepository(regtest.MemoryHost + "/disks")
@@ -108,7 +109,7 @@ func TestRequestsWithoutSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	var heads atomic.Int32
-	opts := options(t, nil)
+	opts := pushtest.Options(t, nil)
 	opts.Transport = reg.Transport()
 	opts.Trace = func(e layoutsync.Exchange) {
 		if e.Method == http.MethodHead && strings.Contains(e.Path, "/blobs/") {

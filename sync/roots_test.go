@@ -13,22 +13,23 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
 // TestPushForgottenRoot pushes to a registry that acknowledges roots and does not
 // give them out: no tag is left that names one.
 func TestPushForgottenRoot(t *testing.T) {
-	two := func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"a": m.image("amd64", "new a"), "b": m.image("amd64", "new b")}
+	two := func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"a": m.Image("amd64", "new a"), "b": m.Image("amd64", "new b")}
 	}
-	one := func(m maker) map[string]ocispec.Descriptor {
-		root := m.image("amd64", "new a")
+	one := func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		root := m.Image("amd64", "new a")
 		return map[string]ocispec.Descriptor{"a": root, "b": root}
 	}
 	for _, test := range []struct {
 		name string
-		fill func(m maker) map[string]ocispec.Descriptor
+		fill func(m pushtest.Maker) map[string]ocispec.Descriptor
 		tags int // PUT, and put back
 	}{
 		{"two roots", two, 0},
@@ -36,16 +37,16 @@ func TestPushForgottenRoot(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			reg := regtest.Start(t, &regtest.Options{Delete: true})
-			dest := repository(t, reg, "app")
-			opts := &layoutsync.PushOptions{Registry: options(t, reg)}
-			l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"a": m.image("amd64", "old a")}
+			dest := pushtest.Repository(t, reg, "app")
+			opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
+			l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"a": m.Image("amd64", "old a")}
 			})
 			if _, err := layoutsync.Push(t.Context(), l, dest, opts); err != nil {
 				t.Fatal(err)
 			}
-			before := resolveTags(t, reg, "app")
-			edit(t, l, test.fill)
+			before := pushtest.ResolveTags(t, reg, "app")
+			pushtest.Edit(t, l, test.fill)
 			reg.Reset()
 			sent := false
 			reg.Intercept(func(_ int, w http.ResponseWriter, r *http.Request) bool {
@@ -61,7 +62,7 @@ func TestPushForgottenRoot(t *testing.T) {
 			if !errors.Is(err, layout.ErrNotFound) {
 				t.Errorf("Push = %v, want ErrNotFound", err)
 			}
-			if diff := cmp.Diff(before, resolveTags(t, reg, "app")); diff != "" {
+			if diff := cmp.Diff(before, pushtest.ResolveTags(t, reg, "app")); diff != "" {
 				t.Errorf("tags (-before +after):\n%s", diff)
 			}
 			states, want := map[string]layoutsync.TagState{}, layoutsync.TagPending
@@ -84,47 +85,47 @@ func TestPushForgottenRoot(t *testing.T) {
 func TestPushRootWithTag(t *testing.T) {
 	for _, test := range []struct {
 		name      string
-		fill      func(m maker) map[string]ocispec.Descriptor
+		fill      func(m pushtest.Maker) map[string]ocispec.Descriptor
 		want      []string // what is PUT: "digest", "list" or a tag
 		manifests int      // that the registry lacked
 	}{
 		{
-			"an index of two", func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"v1": m.index(m.image("amd64", "a"), m.image("arm64", "b"))}
+			"an index of two", func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"v1": m.Index(m.Image("amd64", "a"), m.Image("arm64", "b"))}
 			}, []string{"digest", "digest", "v1"}, 3,
 		},
 		{
-			"one root, two tags", func(m maker) map[string]ocispec.Descriptor {
-				root := m.image("amd64", "a")
+			"one root, two tags", func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				root := m.Image("amd64", "a")
 				return map[string]ocispec.Descriptor{"latest": root, "v1": root}
 			}, []string{"latest", "v1"}, 1,
 		},
 		{
-			"two roots", func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"v1": m.image("amd64", "a"), "v2": m.image("amd64", "b")}
+			"two roots", func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"v1": m.Image("amd64", "a"), "v2": m.Image("amd64", "b")}
 			}, []string{"digest", "digest", "v1", "v2"}, 2,
 		},
 		{
-			"a root that another root names", func(m maker) map[string]ocispec.Descriptor {
-				root := m.image("amd64", "a")
-				return map[string]ocispec.Descriptor{"v1": root, "v2": m.index(root)}
+			"a root that another root names", func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				root := m.Image("amd64", "a")
+				return map[string]ocispec.Descriptor{"v1": root, "v2": m.Index(root)}
 			}, []string{"digest", "digest", "v1", "v2"}, 2,
 		},
 		{
-			"a root with a tag and one without", func(m maker) map[string]ocispec.Descriptor {
-				return map[string]ocispec.Descriptor{"v1": m.image("amd64", "a"), " other": m.image("amd64", "b")}
+			"a root with a tag and one without", func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				return map[string]ocispec.Descriptor{"v1": m.Image("amd64", "a"), " other": m.Image("amd64", "b")}
 			}, []string{"digest", "v1"}, 2,
 		},
 		{
-			"a root and its referrer", func(m maker) map[string]ocispec.Descriptor {
-				root := m.image("amd64", "a")
-				return map[string]ocispec.Descriptor{"v1": root, " sbom": m.artifact("application/vnd.example.sbom", "sbom", &root)}
+			"a root and its referrer", func(m pushtest.Maker) map[string]ocispec.Descriptor {
+				root := m.Image("amd64", "a")
+				return map[string]ocispec.Descriptor{"v1": root, " sbom": m.Artifact("application/vnd.example.sbom", "sbom", &root)}
 			}, []string{"digest", "digest", "list", "v1"}, 2,
 		},
 		{
-			"a root that refers to something", func(m maker) map[string]ocispec.Descriptor {
+			"a root that refers to something", func(m pushtest.Maker) map[string]ocispec.Descriptor {
 				subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 9}
-				return map[string]ocispec.Descriptor{"v1": m.artifact("application/vnd.example.sbom", "sbom", &subject)}
+				return map[string]ocispec.Descriptor{"v1": m.Artifact("application/vnd.example.sbom", "sbom", &subject)}
 			}, []string{"digest", "list", "v1"}, 1,
 		},
 	} {
@@ -134,10 +135,10 @@ func TestPushRootWithTag(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opts := &layoutsync.PushOptions{Registry: options(t, nil)}
+			opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, nil)}
 			opts.Registry.Transport = m.Transport()
 			opts.Registry.Jobs = 1
-			report, err := layoutsync.Push(t.Context(), newLayout(t, test.fill), repo, opts)
+			report, err := layoutsync.Push(t.Context(), pushtest.NewLayout(t, test.fill), repo, opts)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -33,27 +34,27 @@ func TestRoundTrips(t *testing.T) {
 		latency = 20 * time.Millisecond
 		most    = 1.3
 	)
-	images := func(n int, prefix string) func(m maker) map[string]ocispec.Descriptor {
-		return func(m maker) map[string]ocispec.Descriptor {
+	images := func(n int, prefix string) func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return func(m pushtest.Maker) map[string]ocispec.Descriptor {
 			all := map[string]ocispec.Descriptor{}
 			for i := range n {
-				all[fmt.Sprint("v", i)] = m.image("amd64", "base", fmt.Sprint(prefix, i))
+				all[fmt.Sprint("v", i)] = m.Image("amd64", "base", fmt.Sprint(prefix, i))
 			}
 			return all
 		}
 	}
-	index := func(changed string) func(m maker) map[string]ocispec.Descriptor {
-		return func(m maker) map[string]ocispec.Descriptor {
-			entries := []ocispec.Descriptor{m.artifact("application/vnd.example.kernel", "kernel "+changed, nil)}
+	index := func(changed string) func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return func(m pushtest.Maker) map[string]ocispec.Descriptor {
+			entries := []ocispec.Descriptor{m.Artifact("application/vnd.example.kernel", "kernel "+changed, nil)}
 			for i := range 25 {
-				entries = append(entries, m.image("amd64", "base", fmt.Sprint(i)))
+				entries = append(entries, m.Image("amd64", "base", fmt.Sprint(i)))
 			}
-			return map[string]ocispec.Descriptor{"all": m.index(entries...)}
+			return map[string]ocispec.Descriptor{"all": m.Index(entries...)}
 		}
 	}
 	for _, test := range []struct {
 		name          string
-		before, after func(m maker) map[string]ocispec.Descriptor
+		before, after func(m pushtest.Maker) map[string]ocispec.Descriptor
 		pull          bool
 		needed        int
 	}{
@@ -78,10 +79,10 @@ func TestRoundTrips(t *testing.T) {
 		// Layouts are made, and read, outside of the bubble's time.
 		var before, after *layout.Layout
 		if test.before != nil {
-			before = newLayout(t, test.before)
+			before = pushtest.NewLayout(t, test.before)
 		}
 		if test.after != nil {
-			after = newLayout(t, test.after)
+			after = pushtest.NewLayout(t, test.after)
 		}
 		bubble(t, test.name, func(t *testing.T) {
 			m := regtest.NewMemory(nil)
@@ -89,7 +90,7 @@ func TestRoundTrips(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opts := options(t, nil)
+			opts := pushtest.Options(t, nil)
 			push := func(l *layout.Layout) {
 				t.Helper()
 				if _, err := layoutsync.Push(t.Context(), l, repo, &layoutsync.PushOptions{Registry: opts, Replace: true}); err != nil {
@@ -109,7 +110,7 @@ func TestRoundTrips(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer r.Close()
-				if _, err := pullAll(t, r, newLayout(t, empty), nil); err != nil {
+				if _, err := pullAll(t, r, pushtest.NewLayout(t, empty), nil); err != nil {
 					t.Fatal(err)
 				}
 			} else {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // dryRun counts what send would send.
@@ -23,11 +24,11 @@ func (p *pusher) dryRun(ctx context.Context) error {
 	}
 	for _, level := range pl.levels {
 		p.report.Manifests += len(level)
-		if err := each(ctx, p.client.Jobs(), level, func(ctx context.Context, doc *document) error { return p.allowed(ctx, doc) }); err != nil {
+		if err := registry.Each(ctx, p.client.Jobs(), level, func(ctx context.Context, doc *document) error { return p.allowed(ctx, doc) }); err != nil {
 			return err
 		}
 	}
-	return each(ctx, p.client.SmallJobs(), pl.blobs, func(ctx context.Context, desc ocispec.Descriptor) error {
+	return registry.Each(ctx, p.client.SmallJobs(), pl.blobs, func(ctx context.Context, desc ocispec.Descriptor) error {
 		_, err := p.client.ResolveBlob(ctx, desc.Digest)
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -55,7 +56,7 @@ func (p *pusher) send(ctx context.Context) error {
 	}
 	jobs := p.client.Jobs()
 	for _, level := range pl.levels { // before the first byte leaves
-		if err := each(ctx, jobs, level, p.allowed); err != nil {
+		if err := registry.Each(ctx, jobs, level, p.allowed); err != nil {
 			return err
 		}
 	}
@@ -63,7 +64,7 @@ func (p *pusher) send(ctx context.Context) error {
 		return err
 	}
 	for _, level := range pl.levels {
-		err := each(ctx, p.client.SmallJobs(), level, func(ctx context.Context, doc *document) error {
+		err := registry.Each(ctx, p.client.SmallJobs(), level, func(ctx context.Context, doc *document) error {
 			if doc == pl.last {
 				return nil
 			}
@@ -111,7 +112,7 @@ func (p *pusher) allowed(ctx context.Context, doc *document) error {
 // allowedTags asks the signature policy about what tags are to name, where the
 // registry has it already.
 func (p *pusher) allowedTags(ctx context.Context) error {
-	return each(ctx, p.client.Jobs(), p.plan.moves, func(ctx context.Context, m *move) error {
+	return registry.Each(ctx, p.client.Jobs(), p.plan.moves, func(ctx context.Context, m *move) error {
 		if m.prune || m.state == TagUnchanged || !m.root.present {
 			return nil
 		}
@@ -142,7 +143,7 @@ func (p *pusher) putBlobs(ctx context.Context, blobs []ocispec.Descriptor) error
 	at := slices.IndexFunc(blobs, func(b ocispec.Descriptor) bool { return b.Size <= smallBlob })
 	jobs := p.client.Jobs()
 	if at < 0 {
-		return each(ctx, jobs, blobs, p.putBlob)
+		return registry.Each(ctx, jobs, blobs, p.putBlob)
 	}
 	large, small := blobs[:at], blobs[at:]
 	ask := slices.IndexFunc(large, func(b ocispec.Descriptor) bool { return !p.client.Large(b) })
@@ -152,7 +153,7 @@ func (p *pusher) putBlobs(ctx context.Context, blobs []ocispec.Descriptor) error
 	learn := p.client.LearnMounts(ask)
 	putSmall := func(ctx context.Context, jobs int) error {
 		defer learn(ctx, ocispec.Descriptor{})
-		return each(ctx, jobs, small, func(ctx context.Context, desc ocispec.Descriptor) error {
+		return registry.Each(ctx, jobs, small, func(ctx context.Context, desc ocispec.Descriptor) error {
 			err := p.putBlob(ctx, desc)
 			if err == nil && p.has(desc.Digest) {
 				learn(ctx, desc)
@@ -167,10 +168,10 @@ func (p *pusher) putBlobs(ctx context.Context, blobs []ocispec.Descriptor) error
 		if err := putSmall(ctx, 1); err != nil {
 			return err
 		}
-		return each(ctx, 1, large, p.putBlob)
+		return registry.Each(ctx, 1, large, p.putBlob)
 	}
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(func() error { return each(inner, jobs, large, p.putBlob) })
+	group.Go(func() error { return registry.Each(inner, jobs, large, p.putBlob) })
 	group.Go(func() error { return putSmall(inner, p.client.SmallJobs()-jobs) })
 	if err := group.Wait(); err != nil {
 		return err

@@ -36,6 +36,7 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/archive"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -84,8 +85,8 @@ func newKey(t *testing.T, i int) *keyPair {
 	}
 	dir := t.TempDir()
 	return &keyPair{
-		private: write(t, dir, "key.private", string(made.pair.PrivateKey)), public: write(t, dir, "key.pub", string(made.pair.PublicKey)),
-		passphrase: write(t, dir, "passphrase", "sesame\n"), signer: made.signer,
+		private: pushtest.WriteFile(t, dir, "key.private", string(made.pair.PrivateKey)), public: pushtest.WriteFile(t, dir, "key.pub", string(made.pair.PublicKey)),
+		passphrase: pushtest.WriteFile(t, dir, "passphrase", "sesame\n"), signer: made.signer,
 	}
 }
 
@@ -106,9 +107,9 @@ func keyOf(t *testing.T, private crypto.Signer) *keyPair {
 	}
 	dir := t.TempDir()
 	k := &keyPair{
-		private:    write(t, dir, "key.private", string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED COSIGN PRIVATE KEY", Bytes: sealed}))),
-		public:     write(t, dir, "key.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))),
-		passphrase: write(t, dir, "passphrase", "sesame"),
+		private:    pushtest.WriteFile(t, dir, "key.private", string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED COSIGN PRIVATE KEY", Bytes: sealed}))),
+		public:     pushtest.WriteFile(t, dir, "key.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))),
+		passphrase: pushtest.WriteFile(t, dir, "passphrase", "sesame"),
 	}
 	if k.signer, err = layoutsync.OpenSigner(k.private, k.passphrase); err != nil {
 		t.Fatal(err)
@@ -122,7 +123,7 @@ func signedPolicy(t *testing.T, k *keyPair, identity string) string {
 	if identity != "" {
 		identity = `,"signedIdentity":` + identity
 	}
-	return write(t, t.TempDir(), "policy.json", fmt.Sprintf(`{"default":[{"type":"sigstoreSigned","keyPath":%q%s}]}`, k.public, identity))
+	return pushtest.WriteFile(t, t.TempDir(), "policy.json", fmt.Sprintf(`{"default":[{"type":"sigstoreSigned","keyPath":%q%s}]}`, k.public, identity))
 }
 
 // theirs copies with containers/image alone, its client of registries and its
@@ -131,7 +132,7 @@ func signedPolicy(t *testing.T, k *keyPair, identity string) string {
 func theirs(t *testing.T, policy, from, to string, opts copy.Options) error {
 	t.Helper()
 	dir := t.TempDir()
-	write(t, dir, "default.yaml", "default-docker:\n  use-sigstore-attachments: true\n")
+	pushtest.WriteFile(t, dir, "default.yaml", "default-docker:\n  use-sigstore-attachments: true\n")
 	parsed, err := signature.NewPolicyFromFile(policy)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +159,7 @@ func theirs(t *testing.T, policy, from, to string, opts copy.Options) error {
 	}
 	opts.SourceCtx = &types.SystemContext{
 		RegistriesDirPath: dir, DockerInsecureSkipTLSVerify: types.OptionalBoolTrue, BlobInfoCacheDir: dir,
-		SystemRegistriesConfPath: write(t, dir, "registries.conf", ""), SystemRegistriesConfDirPath: filepath.Join(dir, "none"),
+		SystemRegistriesConfPath: pushtest.WriteFile(t, dir, "registries.conf", ""), SystemRegistriesConfDirPath: filepath.Join(dir, "none"),
 		OSChoice: "linux", ArchitectureChoice: "amd64",
 	}
 	opts.DestinationCtx = opts.SourceCtx
@@ -168,11 +169,11 @@ func theirs(t *testing.T, policy, from, to string, opts copy.Options) error {
 
 func signAndPush(t *testing.T, reg *regtest.Registry, src layout.Source, keys ...*keyPair) (*layoutsync.Report, error) {
 	t.Helper()
-	opts := &layoutsync.PushOptions{Registry: options(t, reg)}
+	opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
 	for _, k := range keys {
 		opts.Signers = append(opts.Signers, k.signer)
 	}
-	return layoutsync.Push(t.Context(), src, repository(t, reg, "team/app"), opts)
+	return layoutsync.Push(t.Context(), src, pushtest.Repository(t, reg, "team/app"), opts)
 }
 
 func sigTag(d digest.Digest) string { return dashed(d) + ".sig" }
@@ -225,9 +226,9 @@ func appOf(t *testing.T) (l *layout.Layout, app, image, artifact ocispec.Descrip
 		t.Fatal(err)
 	}
 	image = ocispec.Descriptor{MediaType: hello.MediaType, Digest: hello.Digest, Size: hello.Size, Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}
-	edit(t, l, func(m maker) map[string]ocispec.Descriptor {
-		artifact = m.artifact("application/vnd.example.kernel", "kernel", nil)
-		app = m.index(image, m.image("arm64", "other"), artifact)
+	pushtest.Edit(t, l, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		artifact = m.Artifact("application/vnd.example.kernel", "kernel", nil)
+		app = m.Index(image, m.Image("arm64", "other"), artifact)
 		return map[string]ocispec.Descriptor{"1.0": app, "latest": app}
 	})
 	return l, app, image, artifact
@@ -258,7 +259,7 @@ func TestSign(t *testing.T) {
 	}
 	check(key, false) // unsigned
 
-	before := resolveTags(t, reg, "team/app")
+	before := pushtest.ResolveTags(t, reg, "team/app")
 	reg.Reset()
 	report, err := signAndPush(t, reg, l, key)
 	if err != nil {
@@ -282,7 +283,7 @@ func TestSign(t *testing.T) {
 	if diff := cmp.Diff([]string{"/team/app:1.0", "/team/app:latest"}, signaturesOf(t, reg, app.Digest)); diff != "" {
 		t.Errorf("identities of the index (-want +got):\n%s", diff)
 	}
-	after := resolveTags(t, reg, "team/app")
+	after := pushtest.ResolveTags(t, reg, "team/app")
 	for tag, d := range before {
 		if after[tag] != d {
 			t.Errorf("tag %s was moved", tag)
@@ -317,7 +318,7 @@ func TestSignAfterOthers(t *testing.T) {
 	reg := regtest.Start(t, nil)
 	l, _, image, _ := appOf(t)
 	key, other := newKey(t, 0), newKey(t, 1)
-	open := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+	open := pushtest.WriteFile(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	ref := "docker://" + reg.Host + "/team/app:hello"
 	pull := func(k *keyPair) error {
 		return theirs(t, signedPolicy(t, k, ""), ref, "dir:"+t.TempDir(), copy.Options{})
@@ -435,7 +436,7 @@ func TestSignKeys(t *testing.T) {
 func TestSignFails(t *testing.T) {
 	key := newKey(t, 0)
 	dir := t.TempDir()
-	wrong, public := write(t, dir, "wrong", "open\n"), key.public
+	wrong, public := pushtest.WriteFile(t, dir, "wrong", "open\n"), key.public
 	for _, tt := range []struct{ file, passphrase, text string }{
 		{key.private, wrong, "decrypt"},
 		{public, key.passphrase, "not an encrypted private key"},
@@ -453,7 +454,7 @@ func TestSignFails(t *testing.T) {
 		"privateKeyFile: x\nrekorURL: https://rekor.example\n":                                    errors.ErrUnsupported,
 		"fulcio: {fulcioURL: \"https://fulcio.example\"}\n":                                       errors.ErrUnsupported,
 	} {
-		if _, err := layoutsync.OpenSigningParams(write(t, dir, "params", text), ""); !errors.Is(err, want) {
+		if _, err := layoutsync.OpenSigningParams(pushtest.WriteFile(t, dir, "params", text), ""); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", text, err, want)
 		}
 	}
@@ -471,7 +472,7 @@ func TestSignFails(t *testing.T) {
 		t.Fatal("a tag that failed is no error")
 	}
 	reg.Intercept(nil)
-	for tag := range resolveTags(t, reg, "team/app") {
+	for tag := range pushtest.ResolveTags(t, reg, "team/app") {
 		if !strings.HasPrefix(tag, "error: ") { // no such repository
 			t.Errorf("tag %s was left", tag)
 		}
@@ -500,7 +501,7 @@ func signedSources(t *testing.T, k *keyPair) (map[string]layout.Source, string) 
 	if _, err := signAndPush(t, reg, l, k); err != nil {
 		t.Fatal(err)
 	}
-	copied := newLayout(t, func(maker) map[string]ocispec.Descriptor { return nil })
+	copied := pushtest.NewLayout(t, func(pushtest.Maker) map[string]ocispec.Descriptor { return nil })
 	if _, err := pull(t, reg, "team/app", copied, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -514,7 +515,7 @@ func signedSources(t *testing.T, k *keyPair) (map[string]layout.Source, string) 
 	}
 	t.Cleanup(func() { _ = packed.Close() })
 	dir := filepath.Join(t.TempDir(), "dir")
-	policy := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+	policy := pushtest.WriteFile(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	if err := theirs(t, policy, "docker://"+reg.Host+"/team/app:1.0", "dir:"+dir, copy.Options{ImageListSelection: copy.CopyAllImages}); err != nil {
 		t.Fatal(err)
 	}
@@ -537,9 +538,9 @@ func TestSignedSources(t *testing.T) {
 			to := regtest.Start(t, nil)
 			push := func(k *keyPair, identity string) error {
 				to.Reset()
-				opts := &layoutsync.PushOptions{Registry: options(t, to)}
+				opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, to)}
 				opts.Registry.Policy = signedPolicy(t, k, identity)
-				_, err := layoutsync.Push(t.Context(), src, repository(t, to, "copy"), opts)
+				_, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, to, "copy"), opts)
 				if err != nil && to.Count(http.MethodPut, "/") > 0 {
 					t.Errorf("requests %v", counts(to))
 				}
@@ -578,8 +579,8 @@ func TestPullSigned(t *testing.T) {
 	}
 	// Another image under a tag, of which there is no signature; and a signed
 	// one under a tag that it was not signed for.
-	edit(t, l, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"unsigned": m.index(m.image("s390x", "unsigned")), "moved": app}
+	pushtest.Edit(t, l, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"unsigned": m.Index(m.Image("s390x", "unsigned")), "moved": app}
 	})
 	if _, err := signAndPush(t, reg, l); err != nil {
 		t.Fatal(err)
@@ -599,7 +600,7 @@ func TestPullSigned(t *testing.T) {
 		{"other tag", layout.Reference{RefName: "moved"}, key, nil, layoutsync.ErrRejected},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			opts := options(t, reg)
+			opts := pushtest.Options(t, reg)
 			opts.Policy = signedPolicy(t, tt.key, "")
 			tt.ref.Transport, tt.ref.Location = "docker", reg.Host+"/team/app"
 			r, err := layoutsync.OpenRemote(t.Context(), tt.ref, &opts)
@@ -607,7 +608,7 @@ func TestPullSigned(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer r.Close()
-			into := newLayout(t, func(maker) map[string]ocispec.Descriptor { return nil })
+			into := pushtest.NewLayout(t, func(pushtest.Maker) map[string]ocispec.Descriptor { return nil })
 			if _, err := pullAll(t, r, into, tt.opts); !errors.Is(err, tt.want) {
 				t.Fatalf("Pull = %v, want %v", err, tt.want)
 			}
@@ -659,7 +660,7 @@ func TestPolicyBelow(t *testing.T) {
 	}
 	open := func(ref layout.Reference) *layoutsync.Remote {
 		t.Helper()
-		opts := options(t, reg)
+		opts := pushtest.Options(t, reg)
 		opts.Policy = signedPolicy(t, key, "")
 		ref.Transport, ref.Location = "docker", reg.Host+"/team/app"
 		r, err := layoutsync.OpenRemote(t.Context(), ref, &opts)
@@ -671,13 +672,15 @@ func TestPolicyBelow(t *testing.T) {
 	}
 	to := regtest.Start(t, nil)
 	push := func(src layout.Source) error {
-		opts := &layoutsync.PushOptions{Registry: options(t, to)}
+		opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, to)}
 		opts.Registry.Policy = signedPolicy(t, key, "")
-		_, err := layoutsync.Push(t.Context(), src, repository(t, to, "copy"), opts)
+		_, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, to, "copy"), opts)
 		return err
 	}
 	// A tag that a signature is not for.
-	edit(t, l, func(m maker) map[string]ocispec.Descriptor { return map[string]ocispec.Descriptor{"moved": app} })
+	pushtest.Edit(t, l, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"moved": app}
+	})
 	if _, err := signAndPush(t, reg, l); err != nil {
 		t.Fatal(err)
 	}
@@ -694,12 +697,12 @@ func TestPolicyBelow(t *testing.T) {
 
 	// The image gets the signatures of the artifact.
 	sigs := openRepo(t, reg, layout.Reference{RefName: sigTag(artifact.Digest)})
-	wrong := &layoutsync.PushOptions{Registry: options(t, reg), Replace: true, Targets: []layoutsync.Target{{Desc: entries(t, sigs)[0], Tag: sigTag(image.Digest)}}}
-	if _, err := layoutsync.Push(t.Context(), sigs, repository(t, reg, "team/app"), wrong); err != nil {
+	wrong := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg), Replace: true, Targets: []layoutsync.Target{{Desc: entries(t, sigs)[0], Tag: sigTag(image.Digest)}}}
+	if _, err := layoutsync.Push(t.Context(), sigs, pushtest.Repository(t, reg, "team/app"), wrong); err != nil {
 		t.Fatal(err)
 	}
 	r := open(layout.Reference{RefName: "1.0"})
-	into := newLayout(t, func(maker) map[string]ocispec.Descriptor { return nil })
+	into := pushtest.NewLayout(t, func(pushtest.Maker) map[string]ocispec.Descriptor { return nil })
 	if _, err := pullAll(t, r, into, nil); !errors.Is(err, layoutsync.ErrRejected) {
 		t.Errorf("pull: %v, want ErrRejected", err)
 	}
@@ -710,7 +713,7 @@ func TestPolicyBelow(t *testing.T) {
 
 // TestPolicyScopes: the scopes of policy.json are those that podman has.
 func TestPolicyScopes(t *testing.T) {
-	l := newLayout(t, small)
+	l := pushtest.NewLayout(t, small)
 	file, dir := filepath.Join(t.TempDir(), "app.tar"), filepath.Join(t.TempDir(), "dir")
 	if _, err := archive.PackFile(t.Context(), l, file, nil); err != nil {
 		t.Fatal(err)
@@ -720,7 +723,7 @@ func TestPolicyScopes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer packed.Close()
-	accept := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+	accept := pushtest.WriteFile(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	if err := theirs(t, accept, "oci:"+l.Dir()+":"+layout.RefName(entries(t, l)[0]), "dir:"+dir, copy.Options{PreserveDigests: true, ImageListSelection: copy.CopyAllImages}); err != nil {
 		t.Fatal(err)
 	}
@@ -739,10 +742,10 @@ func TestPolicyScopes(t *testing.T) {
 		{"dir", filepath.Dir(dir), fromDir},
 	} {
 		reg := regtest.Start(t, nil)
-		opts := &layoutsync.PushOptions{Registry: options(t, reg)}
-		opts.Registry.Policy = write(t, t.TempDir(), "policy.json", fmt.Sprintf(
+		opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}
+		opts.Registry.Policy = pushtest.WriteFile(t, t.TempDir(), "policy.json", fmt.Sprintf(
 			`{"default":[{"type":"reject"}],"transports":{%q:{%q:[{"type":"insecureAcceptAnything"}]}}}`, tt.transport, tt.scope))
-		if _, err := layoutsync.Push(t.Context(), tt.src, repository(t, reg, "app"), opts); err != nil {
+		if _, err := layoutsync.Push(t.Context(), tt.src, pushtest.Repository(t, reg, "app"), opts); err != nil {
 			t.Errorf("%s %s: %v", tt.transport, tt.scope, err)
 		}
 	}
@@ -753,7 +756,7 @@ func TestPolicyScopes(t *testing.T) {
 func TestSignaturesVerbatim(t *testing.T) {
 	from, to := regtest.Start(t, nil), regtest.Start(t, nil)
 	l, _, image, _ := appOf(t)
-	accept := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+	accept := pushtest.WriteFile(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	for range 2 {
 		err := theirs(t, accept, "oci:"+l.Dir()+":hello", "docker://"+from.Host+"/team/app:hello", copy.Options{
 			SignBySigstorePrivateKeyFile: newKey(t, 0).private, SignSigstorePrivateKeyPassphrase: []byte("sesame"),
@@ -764,7 +767,7 @@ func TestSignaturesVerbatim(t *testing.T) {
 		if _, err := signAndPush(t, to, openRemote(t, from, "team/app")); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(resolveTags(t, from, "team/app"), resolveTags(t, to, "team/app")); diff != "" {
+		if diff := cmp.Diff(pushtest.ResolveTags(t, from, "team/app"), pushtest.ResolveTags(t, to, "team/app")); diff != "" {
 			t.Errorf("tags (-source +copy):\n%s", diff)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -29,7 +30,7 @@ func open(t *testing.T, reg *regtest.Registry, ref string) (layout.Source, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := options(t, reg)
+	opts := pushtest.Options(t, reg)
 	src, err := layoutsync.OpenSource(t.Context(), parsed, &opts)
 	if err == nil {
 		t.Cleanup(func() {
@@ -44,8 +45,8 @@ func open(t *testing.T, reg *regtest.Registry, ref string) (layout.Source, error
 // TestRemote reads a repository as a layout, by tag, by digest and whole.
 func TestRemote(t *testing.T) {
 	reg := regtest.Start(t, nil)
-	l := newLayout(t, everything)
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, reg, "team/app"), &layoutsync.PushOptions{Registry: options(t, reg)}); err != nil {
+	l := pushtest.NewLayout(t, everything)
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, reg, "team/app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)}); err != nil {
 		t.Fatal(err)
 	}
 	app := digestOf(t, l, "1.0")
@@ -121,8 +122,8 @@ func TestRemote(t *testing.T) {
 // manifest is read once.
 func TestRegistryToRegistry(t *testing.T) {
 	from, to := regtest.Start(t, nil), regtest.Start(t, nil)
-	l := newLayout(t, everything)
-	if _, err := layoutsync.Push(t.Context(), l, repository(t, from, "app"), &layoutsync.PushOptions{Registry: options(t, from)}); err != nil {
+	l := pushtest.NewLayout(t, everything)
+	if _, err := layoutsync.Push(t.Context(), l, pushtest.Repository(t, from, "app"), &layoutsync.PushOptions{Registry: pushtest.Options(t, from)}); err != nil {
 		t.Fatal(err)
 	}
 	src, err := open(t, from, "docker://"+from.Host+"/app")
@@ -130,7 +131,7 @@ func TestRegistryToRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	from.Reset()
-	if _, err := layoutsync.Push(t.Context(), src, repository(t, to, "copy"), &layoutsync.PushOptions{Registry: options(t, to)}); err != nil {
+	if _, err := layoutsync.Push(t.Context(), src, pushtest.Repository(t, to, "copy"), &layoutsync.PushOptions{Registry: pushtest.Options(t, to)}); err != nil {
 		t.Fatal(err)
 	}
 	got := counts(from)
@@ -139,7 +140,7 @@ func TestRegistryToRegistry(t *testing.T) {
 	if got["GET manifest"] != documentsOfEverything+1 {
 		t.Errorf("%d requests for manifests, want %d", got["GET manifest"], documentsOfEverything+1)
 	}
-	if diff := cmp.Diff(resolveTags(t, from, "app"), resolveTags(t, to, "copy")); diff != "" {
+	if diff := cmp.Diff(pushtest.ResolveTags(t, from, "app"), pushtest.ResolveTags(t, to, "copy")); diff != "" {
 		t.Errorf("tags (-source +copy):\n%s", diff)
 	}
 }
@@ -154,7 +155,7 @@ func skopeo(t *testing.T, args ...string) {
 		}
 		t.Skip("SKIPPED: skopeo is not installed")
 	}
-	policy := write(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
+	policy := pushtest.WriteFile(t, t.TempDir(), "policy.json", `{"default":[{"type":"insecureAcceptAnything"}]}`)
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), path, append([]string{"--policy", policy}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("skopeo %v: %v\n%s", args, err, out)
@@ -168,12 +169,12 @@ func pullable(t *testing.T) *layout.Layout {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	return pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		diffID := "sha256:" + readString(t, "testdata/layer.diffid")
-		layer := m.blob(string(file), ocispec.MediaTypeImageLayerGzip)
-		config := m.blob(`{"architecture":"amd64","os":"linux","config":{"Cmd":["/hello"]},"rootfs":{"type":"layers","diff_ids":["`+diffID+`"]},"history":[{"created_by":"test"}]}`, ocispec.MediaTypeImageConfig)
+		layer := m.Blob(string(file), ocispec.MediaTypeImageLayerGzip)
+		config := m.Blob(`{"architecture":"amd64","os":"linux","config":{"Cmd":["/hello"]},"rootfs":{"type":"layers","diff_ids":["`+diffID+`"]},"history":[{"created_by":"test"}]}`, ocispec.MediaTypeImageConfig)
 		raw, err := layout.EncodeManifest(ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{layer}})
-		return map[string]ocispec.Descriptor{"hello": m.json(raw, err, ocispec.MediaTypeImageManifest)}
+		return map[string]ocispec.Descriptor{"hello": m.JSON(raw, err, ocispec.MediaTypeImageManifest)}
 	})
 }
 
@@ -189,8 +190,8 @@ func readString(t *testing.T, file string) string {
 // TestDir reads what skopeo wrote, an index and all its members, with all
 // digests as they were.
 func TestDir(t *testing.T) {
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"app": m.index(m.image("amd64", "base", "one"), m.image("arm64", "base", "two"))}
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"app": m.Index(m.Image("amd64", "base", "one"), m.Image("arm64", "base", "two"))}
 	})
 	dir := filepath.Join(t.TempDir(), "dir")
 	skopeo(t, "copy", "--all", "--preserve-digests", "oci:"+l.Dir()+":app", "dir:"+dir)
@@ -221,8 +222,8 @@ func TestDir(t *testing.T) {
 func TestDirHostile(t *testing.T) {
 	good := func(t *testing.T) string {
 		dir := t.TempDir()
-		write(t, dir, "version", "Directory Transport Version: 1.1\n")
-		write(t, dir, "manifest.json", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}`)
+		pushtest.WriteFile(t, dir, "version", "Directory Transport Version: 1.1\n")
+		pushtest.WriteFile(t, dir, "manifest.json", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}`)
 		return dir
 	}
 	hex := "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
@@ -233,18 +234,20 @@ func TestDirHostile(t *testing.T) {
 		want    error
 	}{
 		{"nothing", func(_ *testing.T, _ string) {}, false, layout.ErrNotFound},
-		{"wrong bytes", func(t *testing.T, dir string) { write(t, dir, hex, "[]") }, false, layout.ErrMismatch},
+		{"wrong bytes", func(t *testing.T, dir string) { pushtest.WriteFile(t, dir, hex, "[]") }, false, layout.ErrMismatch},
 		{"link", func(t *testing.T, dir string) {
-			if err := os.Symlink(write(t, dir, "other", "{}"), filepath.Join(dir, hex)); err != nil {
+			if err := os.Symlink(pushtest.WriteFile(t, dir, "other", "{}"), filepath.Join(dir, hex)); err != nil {
 				t.Fatal(err)
 			}
 		}, false, layout.ErrUnsafe},
 		{"no version", func(_ *testing.T, dir string) { os.Remove(filepath.Join(dir, "version")) }, true, layout.ErrInvalid},
-		{"version 2", func(t *testing.T, dir string) { write(t, dir, "version", "Directory Transport Version: 2.0\n") }, true, layout.ErrInvalid},
+		{"version 2", func(t *testing.T, dir string) {
+			pushtest.WriteFile(t, dir, "version", "Directory Transport Version: 2.0\n")
+		}, true, layout.ErrInvalid},
 		{"no manifest", func(_ *testing.T, dir string) { os.Remove(filepath.Join(dir, "manifest.json")) }, true, layout.ErrNotFound},
-		{"no JSON", func(t *testing.T, dir string) { write(t, dir, "manifest.json", "{") }, true, layout.ErrInvalid},
+		{"no JSON", func(t *testing.T, dir string) { pushtest.WriteFile(t, dir, "manifest.json", "{") }, true, layout.ErrInvalid},
 		{"manifest and index", func(t *testing.T, dir string) {
-			write(t, dir, "manifest.json", `{"schemaVersion":2,"layers":[],"manifests":[]}`)
+			pushtest.WriteFile(t, dir, "manifest.json", `{"schemaVersion":2,"layers":[],"manifests":[]}`)
 		}, true, layout.ErrInvalid},
 		{"no directory", func(_ *testing.T, dir string) { os.RemoveAll(dir) }, true, layout.ErrNotFound},
 	} {
@@ -312,9 +315,9 @@ func TestDockerArchive(t *testing.T) {
 		}
 	}
 	for ref, want := range map[string]error{
-		"docker-archive:" + file + ":other:1":                   layout.ErrNotFound,
-		"docker-archive:" + filepath.Join(t.TempDir(), "none"):  layout.ErrNotFound,
-		"docker-archive:" + write(t, t.TempDir(), "bad", "bad"): layout.ErrInvalid,
+		"docker-archive:" + file + ":other:1":                                layout.ErrNotFound,
+		"docker-archive:" + filepath.Join(t.TempDir(), "none"):               layout.ErrNotFound,
+		"docker-archive:" + pushtest.WriteFile(t, t.TempDir(), "bad", "bad"): layout.ErrInvalid,
 	} {
 		if _, err := open(t, nil, ref); !errors.Is(err, want) {
 			t.Errorf("open %s = %v, want %v", ref, err, want)

@@ -13,6 +13,7 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/gardenlinux"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
 )
 
 func newPublishCommand(e *env) *cli.Command {
@@ -26,8 +27,8 @@ func newPublishCommand(e *env) *cli.Command {
 		&cli.StringSliceFlag{Name: "expect", Usage: "look for `PART` even where the registry does not list its tag; with --reindex, fail if it is missing"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done", Destination: &opts.publish.DryRun},
 		&cli.DurationFlag{Name: "lag", Usage: "wait so long before reading again: `DURATION` by which the registry may show old tags", Value: 2 * time.Second, Destination: &opts.publish.Lag},
-		&cli.DurationFlag{Name: "request-lifetime", Usage: "after a write without an answer, wait `DURATION` until it cannot happen any more", Value: layoutsync.DefaultRequestLifetime, Destination: &opts.publish.RequestLifetime},
-		&cli.IntFlag{Name: "rounds", Usage: "give up after reading the index `N` times", Value: layoutsync.DefaultRounds, Destination: &opts.publish.Rounds},
+		&cli.DurationFlag{Name: "request-lifetime", Usage: "after a write without an answer, wait `DURATION` until it cannot happen any more", Value: publish.DefaultRequestLifetime, Destination: &opts.publish.RequestLifetime},
+		&cli.IntFlag{Name: "rounds", Usage: "give up after reading the index `N` times", Value: publish.DefaultRounds, Destination: &opts.publish.Rounds},
 		jobsFlag(&opts.jobs),
 	}, opts.common.flags("")...)
 	flags = append(flags, opts.dest.flags("dest-")...)
@@ -50,7 +51,7 @@ func newPublishCommand(e *env) *cli.Command {
 }
 
 type publishOptions struct {
-	publish      layoutsync.PublishOptions
+	publish      publish.Options
 	reindex      bool
 	jobs         int
 	common, dest registryFlags
@@ -84,20 +85,20 @@ type publishResult struct {
 // publishScheme names the parts of a version as Garden Linux does.
 type publishScheme struct{}
 
-func (publishScheme) Part(version string, desc ocispec.Descriptor, doc *layout.Document, platform *ocispec.Platform) (layoutsync.Part, bool) {
+func (publishScheme) Part(version string, desc ocispec.Descriptor, doc *layout.Document, platform *ocispec.Platform) (publish.Part, bool) {
 	if n, entry, ok := gardenlinux.FlavorEntry(desc, doc); ok {
-		return layoutsync.Part{Tag: gardenlinux.FlavorTag(n), Entry: entry}, n.Version == version
+		return publish.Part{Tag: gardenlinux.FlavorTag(n), Entry: entry}, n.Version == version
 	}
 	if !doc.IsImage() || platform == nil || platform.OS != "linux" {
-		return layoutsync.Part{}, false
+		return publish.Part{}, false
 	}
 	desc.Platform = platform
-	return layoutsync.Part{Tag: gardenlinux.RuntimeTag(platform.Architecture, version), Entry: desc, ByTag: true}, true
+	return publish.Part{Tag: gardenlinux.RuntimeTag(platform.Architecture, version), Entry: desc, ByTag: true}, true
 }
 
-func (publishScheme) Find(version, name string) (layoutsync.Part, bool) {
+func (publishScheme) Find(version, name string) (publish.Part, bool) {
 	tag, entry, ok := gardenlinux.FindPart(version, name)
-	return layoutsync.Part{Tag: tag, Entry: entry}, ok
+	return publish.Part{Tag: tag, Entry: entry}, ok
 }
 
 func runPublish(c *cli.Context, e *env, opts *publishOptions) error {
@@ -172,7 +173,7 @@ func publishRoots(c *cli.Context, src layout.Source, ref layout.Reference, versi
 func (e *env) publish(c *cli.Context, src layout.Source, repository layoutsync.Repository, opts *publishOptions) error {
 	p := e.startProgress("publish", true)
 	opts.publish.Progress = p.event
-	report, err := layoutsync.Publish(c.Context, src, repository, &opts.publish)
+	report, err := publish.Run(c.Context, src, repository, &opts.publish)
 	p.stop()
 	if printErr := printPublished(e, report, err != nil); err == nil {
 		err = printErr
@@ -185,7 +186,7 @@ func (e *env) publish(c *cli.Context, src layout.Source, repository layoutsync.R
 
 // printPublished prints what a publish did. Of one that failed that is said only
 // where tags are other than they were, or may be.
-func printPublished(e *env, r *layoutsync.PublishReport, failed bool) error {
+func printPublished(e *env, r *publish.Report, failed bool) error {
 	printTag := func(kind string, t layoutsync.TagReport) error {
 		if failed && (t.State == layoutsync.TagPending || t.State == layoutsync.TagUnchanged) {
 			return nil

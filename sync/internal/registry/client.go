@@ -46,6 +46,13 @@ func Open(ctx context.Context, e Endpoint, push bool, opts *Options) (*Client, e
 	if opts == nil {
 		opts = &Options{}
 	}
+	if opts.shared != nil {
+		return opts.shared.open(ctx, e, push, opts)
+	}
+	return open(ctx, e, push, opts)
+}
+
+func open(ctx context.Context, e Endpoint, push bool, opts *Options) (*Client, error) {
 	cred, err := opts.credential(ctx, e.Named)
 	if err != nil {
 		return nil, err

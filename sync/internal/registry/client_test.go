@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -581,4 +583,45 @@ func FuzzClean(f *testing.F) {
 			t.Errorf("clean(%q) = %q", s, got)
 		}
 	})
+}
+
+// TestShare: with shared options a repository has one client, whose connections
+// stay until all are done with it.
+func TestShare(t *testing.T) {
+	var pings, connections atomic.Int64
+	reg := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			pings.Add(1)
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	reg.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	reg.StartTLS()
+	defer reg.Close()
+	shared, done := Share(Options{})
+	first := newClient(t, reg.Listener.Addr().String(), &shared)
+	first.Close()
+	if second := newClient(t, reg.Listener.Addr().String(), &shared); second != first {
+		t.Error("another client")
+	}
+	use := func() {
+		t.Helper()
+		if _, err := first.ResolveBlob(t.Context(), digest.FromString("x")); !errors.Is(err, layout.ErrNotFound) {
+			t.Error(err)
+		}
+	}
+	use()
+	if pings.Load() != 1 || connections.Load() != 1 {
+		t.Errorf("%d pings, %d connections, want 1", pings.Load(), connections.Load())
+	}
+	done()
+	use()
+	if connections.Load() != 2 {
+		t.Errorf("%d connections, want a second one after all were ended", connections.Load())
+	}
 }

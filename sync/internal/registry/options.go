@@ -96,6 +96,8 @@ type Options struct {
 
 	// Transport replaces the network in tests.
 	Transport http.RoundTripper
+
+	shared *shared // see Share; nil opens a client each time
 }
 
 // An Exchange is one request and its answer, without anything secret.

@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"context"
 	"math"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -33,6 +36,32 @@ func (c *Client) Askers(n int) int {
 	}
 	best := math.Sqrt(float64(n) * float64(answer) / float64(dialCost))
 	return min(c.SmallJobs(), max(fewAskers, int(math.Ceil(best))))
+}
+
+// Each calls fn for every item, at most jobs at once, and returns the first
+// error. One goroutine goes from item to item: a request needs a large stack,
+// which each new one would have to grow.
+func Each[T any](ctx context.Context, jobs int, items []T, fn func(context.Context, T) error) error {
+	group, inner := errgroup.WithContext(ctx)
+	var taken atomic.Int64
+	for range min(jobs, len(items)) {
+		group.Go(func() error {
+			for inner.Err() == nil {
+				i := taken.Add(1)
+				if i > int64(len(items)) {
+					break
+				}
+				if err := fn(inner, items[i-1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 // Anonymous tells whether the registry has answered without asking who is there.

@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
@@ -21,7 +22,7 @@ import (
 // written.
 var ErrNotConverged = errors.New("not converged")
 
-// Defaults of [PublishOptions].
+// Defaults of [Options].
 const (
 	DefaultRounds          = 20
 	DefaultRequestLifetime = time.Minute
@@ -52,11 +53,10 @@ type Part struct {
 	ByTag bool
 }
 
-// PublishOptions change what [Publish] does. Registry, Version and Scheme are
-// required.
-type PublishOptions struct {
+// Options change what [Run] does. Registry, Version and Scheme are required.
+type Options struct {
 	// Registry says how to reach the registry.
-	Registry RegistryOptions
+	Registry layoutsync.RegistryOptions
 	// Version is the tag of the index.
 	Version string
 	// Scheme names the parts.
@@ -81,14 +81,14 @@ type PublishOptions struct {
 	RequestLifetime time.Duration
 	// DryRun finds out what would be done, and writes nothing.
 	DryRun bool
-	// Progress is as in [PushOptions].
+	// Progress is as in [layoutsync.PushOptions].
 	Progress func(layout.Event)
 
 	sleep func(context.Context, time.Duration) error // in tests, time does not pass
 }
 
-// A PublishReport is what [Publish] has done; of one that failed, up to then.
-type PublishReport struct {
+// A Report is what [Run] has done; of one that failed, up to then.
+type Report struct {
 	Repository string
 	Version    string
 	DryRun     bool
@@ -99,47 +99,49 @@ type PublishReport struct {
 	Entries int           // of that index
 	// Converged tells that the index was read back, and was what the tags say.
 	Converged bool
-	Rounds    int         // how often the index was read
-	Parts     []TagReport // what was published: RefName is the key of the part
-	Removed   []TagReport
-	Adopted   []ForeignEntry // entries that no tag stood for, and the tags that they have got
-	Aliases   []TagReport
+	Rounds    int                    // how often the index was read
+	Parts     []layoutsync.TagReport // what was published: RefName is the key of the part
+	Removed   []layoutsync.TagReport
+	Adopted   []layoutsync.ForeignEntry // entries that no tag stood for, and the tags that they have got
+	Aliases   []layoutsync.TagReport
 	Missing   []string // of Expect: no such tag at the end
 	Manifests int      // written, indexes too
 	Blobs     int      // sent
 	Bytes     int64    // size of these blobs
 }
 
-// Publish makes src's manifests parts of a version of the repository, beside
-// what others publish at the same time. The tags are the truth: each part has one
-// of its own, and the index of the version is made of what the tags name,
-// again and again until it is that. docs/design.md, "Publishing by many
+// Run makes src's manifests parts of a version of the repository, beside what
+// others publish at the same time. The tags are the truth: each part has one of
+// its own, and the index of the version is made of what the tags name, again and
+// again until it is that. docs/design.md, "Publishing by many
 // machines", says what holds, and what does not. The report is never nil. src may
 // be nil where there are no roots.
 //
 // Errors: [ErrNotConverged]; [layout.ErrInvalid] where a root is no part of the
 // version, [layout.ErrAmbiguous] where two are the same one, and those of
-// [Push]. If it fails or ctx is canceled after its first tag has moved, the own
-// tags are put back, and the index follows; the report says how each tag stands.
-// Only after ErrNotConverged they stay: the next pass does the rest.
-func Publish(ctx context.Context, src layout.Source, dest Repository, opts *PublishOptions) (*PublishReport, error) {
-	p := &publisher{opts: opts, aliases: slices.Compact(slices.Sorted(slices.Values(opts.Aliases))), docs: map[digest.Digest]*tagged{}}
-	p.report = &PublishReport{Repository: dest.String(), Version: opts.Version, DryRun: opts.DryRun}
-	p.push = &pusher{
-		src: src, dest: dest, held: map[digest.Digest]bool{},
-		opts:   &PushOptions{Registry: opts.Registry, DryRun: opts.DryRun, Progress: opts.Progress},
-		report: &Report{Repository: dest.String(), DryRun: opts.DryRun},
+// [layoutsync.Push]. If it fails or ctx is canceled after its first tag has
+// moved, the own tags are put back, and the index follows; the report says how
+// each tag stands. Only after ErrNotConverged they stay: the next pass does the
+// rest.
+func Run(ctx context.Context, src layout.Source, dest layoutsync.Repository, opts *Options) (*Report, error) {
+	p := &publisher{
+		src: src, dest: dest, opts: opts, sent: &layoutsync.Report{},
+		aliases: slices.Compact(slices.Sorted(slices.Values(opts.Aliases))), docs: map[digest.Digest]*tagged{},
+		report: &Report{Repository: dest.String(), Version: opts.Version, DryRun: opts.DryRun},
 	}
-	err := p.publish(ctx)
+	err := p.run(ctx)
 	p.fill()
 	return p.report, err
 }
 
-// A publisher is one run of [Publish].
+// A publisher is one run of [Run].
 type publisher struct {
-	opts   *PublishOptions
-	push   *pusher // sends the content
-	report *PublishReport
+	src    layout.Source
+	dest   layoutsync.Repository
+	opts   *Options
+	client *registry.Client   // moves the tags
+	sent   *layoutsync.Report // of the content
+	report *Report
 
 	own     []*ownTag // sorted by tag
 	expect  []Part
@@ -151,7 +153,7 @@ type publisher struct {
 	blind   bool                      // the registry refuses conditions without a cause
 }
 
-func (p *publisher) publish(ctx context.Context) error {
+func (p *publisher) run(ctx context.Context) error {
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -159,15 +161,14 @@ func (p *publisher) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.push.policies, err = newPolicies(&p.opts.Registry); err != nil {
+	shared, done := registry.Share(p.opts.Registry)
+	defer done()
+	if p.sent, err = layoutsync.Push(ctx, p.src, p.dest, &layoutsync.PushOptions{
+		Registry: shared, Targets: targets, DryRun: p.opts.DryRun, Progress: p.opts.Progress,
+	}); err != nil {
 		return err
 	}
-	defer p.push.policies.close()
-	if err := p.push.open(ctx); err != nil {
-		return err
-	}
-	defer p.push.client.Close()
-	if err := p.push.sendContent(ctx, targets); err != nil {
+	if err := p.open(ctx, &shared); err != nil {
 		return err
 	}
 	p.own = plan
@@ -212,29 +213,27 @@ func (p *publisher) check() error {
 	return nil
 }
 
-// sendContent makes the repository hold all that the targets name, by digest.
-func (p *pusher) sendContent(ctx context.Context, targets []Target) (err error) {
-	if len(targets) == 0 {
-		return nil
-	}
-	if p.plan, err = p.makePlan(ctx, targets); err != nil {
+// open opens the repository. With shared options, what has sent the content is
+// used again.
+func (p *publisher) open(ctx context.Context, opts *layoutsync.RegistryOptions) error {
+	named, err := registry.ParseName(p.dest.String())
+	if err != nil {
 		return err
 	}
-	if p.opts.DryRun {
-		return p.dryRun(ctx)
-	}
-	if err := p.send(ctx); err != nil {
+	endpoint, err := opts.WriteEndpoint(named)
+	if err != nil {
 		return err
 	}
-	return p.prepare(ctx)
+	p.client, err = registry.Open(ctx, endpoint, !p.opts.DryRun, opts)
+	return err
 }
 
 // fill completes the report.
 func (p *publisher) fill() {
-	p.report.Manifests += p.push.report.Manifests
-	p.report.Blobs, p.report.Bytes = p.push.report.Blobs, p.push.report.Bytes
+	p.report.Manifests += p.sent.Manifests
+	p.report.Blobs, p.report.Bytes = p.sent.Blobs, p.sent.Bytes
 	for _, o := range p.own {
-		t := TagReport{Tag: o.tag, RefName: o.key, Digest: o.desc.Digest, Before: o.before.Digest, State: o.state}
+		t := layoutsync.TagReport{Tag: o.tag, RefName: o.key, Digest: o.desc.Digest, Before: o.before.Digest, State: o.state}
 		if o.tombstone {
 			p.report.Removed = append(p.report.Removed, t)
 		} else {

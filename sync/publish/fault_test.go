@@ -1,4 +1,4 @@
-package sync_test
+package publish_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -30,8 +32,8 @@ const lifetime = 77 * time.Second
 func newFaultCase(t *testing.T) *faultCase {
 	t.Helper()
 	c := &faultCase{start: regtest.NewMemory(nil)}
-	c.kit = newKit(t, func(m maker) []ocispec.Descriptor {
-		return []ocispec.Descriptor{rebuild(m)[0], m.build(base(1), "kernel 1"), m.image("arm64", "layer")}
+	c.kit = newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
+		return []ocispec.Descriptor{rebuild(m)[0], build(m, base(1), "kernel 1"), m.Image("arm64", "layer")}
 	})
 	before := flavorKit(t, 0, 2, 3)
 	putForeign(t, c.start, newForeign(t), version)
@@ -58,21 +60,21 @@ func tagNames(m *regtest.Memory) map[string]string {
 }
 
 // publish runs it once. What comes late lands when its time is waited for.
-func (c *faultCase) publish(ctx context.Context, t *testing.T, m *regtest.Memory) (*layoutsync.PublishReport, error) {
+func (c *faultCase) publish(ctx context.Context, t *testing.T, m *regtest.Memory) (*publish.Report, error) {
 	opts := publishing(memoryOptions(t, m), c.kit)
 	opts.Remove, opts.Aliases, opts.RequestLifetime = []string{"flavor3-amd64"}, []string{"latest"}, lifetime
-	layoutsync.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
+	publish.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
 		if d == lifetime {
 			m.Land()
 		}
 		return context.Cause(ctx)
 	})
-	return layoutsync.Publish(ctx, c.kit, memoryRepository(t), opts)
+	return publish.Run(ctx, c.kit, memoryRepository(t), opts)
 }
 
 // check looks at what a disturbed run has left, and that a run without a fault
 // makes it what it would have been.
-func (c *faultCase) check(t *testing.T, m *regtest.Memory, report *layoutsync.PublishReport, err error) error {
+func (c *faultCase) check(t *testing.T, m *regtest.Memory, report *publish.Report, err error) error {
 	t.Helper()
 	m.Land()
 	tags := m.Tags(repoName)
@@ -113,7 +115,7 @@ func (c *faultCase) check(t *testing.T, m *regtest.Memory, report *layoutsync.Pu
 
 // Every fault at every request.
 func TestPublishFaults(t *testing.T) {
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	c := newFaultCase(t)
 	faults := map[string]regtest.Fault{
 		"drop":         {Kind: regtest.Drop},
@@ -166,7 +168,7 @@ func TestPublishFaults(t *testing.T) {
 
 // Interrupted at every request: the tags are put back, and it says so.
 func TestPublishInterrupted(t *testing.T) {
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	c := newFaultCase(t)
 	canceled := 0
 	for k := 1; k <= c.calls; k++ {
@@ -218,7 +220,7 @@ func TestPublishWaits(t *testing.T) {
 		opts := publishing(memoryOptions(t, m), k)
 		opts.RequestLifetime = lifetime
 		waits := 0
-		layoutsync.SetSleep(opts, func(context.Context, time.Duration) error { waits++; return nil })
+		publish.SetSleep(opts, func(context.Context, time.Duration) error { waits++; return nil })
 		puts := 0
 		m.Inject(func(_ int, r *http.Request) *regtest.Fault {
 			if r.Method == http.MethodPut && r.URL.Path == "/v2/"+repoName+"/manifests/"+version {
@@ -248,7 +250,7 @@ func TestPublishLateWrite(t *testing.T) {
 	}
 	opts := publishing(memoryOptions(t, m), first)
 	opts.RequestLifetime = lifetime
-	layoutsync.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
+	publish.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
 		if d == lifetime {
 			meanwhile()
 		}

@@ -1,4 +1,4 @@
-package sync_test
+package publish_test
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -30,7 +32,7 @@ type race struct {
 // A run is what one publisher does.
 type run struct {
 	kit  *kit
-	edit func(*layoutsync.PublishOptions)
+	edit func(*publish.Options)
 }
 
 // A choice is one step of a race: which client goes on, or dies.
@@ -148,7 +150,7 @@ func (r *race) publish(ctx context.Context, opts layoutsync.RegistryOptions, des
 	if run.edit != nil {
 		run.edit(p)
 	}
-	_, err := layoutsync.Publish(ctx, run.kit.source(), dest, p)
+	_, err := publish.Run(ctx, run.kit.source(), dest, p)
 	return err
 }
 
@@ -262,7 +264,7 @@ func (r *race) check(t *testing.T, m *regtest.Memory, opts layoutsync.RegistryOp
 	t.Helper()
 	if len(crashed) > 0 {
 		opts.Transport = m.Transport()
-		if _, err := layoutsync.Publish(t.Context(), nil, memoryRepository(t), publishing(opts, nil)); err != nil {
+		if _, err := publish.Run(t.Context(), nil, memoryRepository(t), publishing(opts, nil)); err != nil {
 			return fmt.Errorf("reindex: %w", err)
 		}
 	}
@@ -294,7 +296,7 @@ func wantTagged(runs ...run) *race {
 // All interleavings of the requests of two real publishers, and of one that
 // removes what another publishes.
 func TestPublishInterleavings(t *testing.T) {
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	one, two := run{kit: flavorKit(t, 0)}, run{kit: flavorKit(t, 1)}
 	t.Run("two flavours", func(t *testing.T) { t.Parallel(); wantTagged(one, two).explore(t, 0) })
 	t.Run("one dies", func(t *testing.T) {
@@ -309,7 +311,7 @@ func TestPublishInterleavings(t *testing.T) {
 			t.Skip("takes ten thousand runs")
 		}
 		t.Parallel()
-		alias := func(o *layoutsync.PublishOptions) { o.Aliases = []string{"latest"} }
+		alias := func(o *publish.Options) { o.Aliases = []string{"latest"} }
 		r := wantTagged(run{kit: one.kit, edit: alias}, run{kit: two.kit, edit: alias})
 		flavors := r.want
 		r.want = func(t testing.TB, m *regtest.Memory, crashed map[int]bool) error {
@@ -337,7 +339,7 @@ func TestPublishInterleavings(t *testing.T) {
 	t.Run("removal", func(t *testing.T) {
 		t.Parallel()
 		r := &race{
-			runs: []run{two, {edit: func(o *layoutsync.PublishOptions) { o.Remove = []string{"flavor0-amd64"} }}},
+			runs: []run{two, {edit: func(o *publish.Options) { o.Remove = []string{"flavor0-amd64"} }}},
 			before: func(m *regtest.Memory) {
 				mustPublish(t, memoryRepository(t), one.kit, publishing(memoryOptions(t, m), one.kit))
 			},
@@ -365,14 +367,14 @@ func TestPublishInterleavings(t *testing.T) {
 // Five publishers in random order, of which some die, and then one pass that
 // heals: nothing that has a tag is missing.
 func TestPublishSeeds(t *testing.T) {
-	muchGarbage(t)
+	pushtest.MuchGarbage(t)
 	var runs []run
 	for i := range 5 {
 		runs = append(runs, run{kit: flavorKit(t, i)})
 	}
 	r := wantTagged(runs...)
 	opts := memoryOptions(t, regtest.NewMemory(nil))
-	deaths, clean, n := 0, 0, seeds(t, 400)
+	deaths, clean, n := 0, 0, pushtest.Seeds(t, 400)
 	for seed := range n {
 		random := rand.New(rand.NewPCG(1, uint64(seed)))
 		mortality := []float64{0, 0.005, 0.02}[seed%3]

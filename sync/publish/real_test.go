@@ -1,4 +1,4 @@
-package sync_test
+package publish_test
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -21,12 +23,12 @@ func TestPublishReferenceRegistry(t *testing.T) {
 	for i := range 5 {
 		kits = append(kits, flavorKit(t, i))
 	}
-	opts := options(t, reg)
+	opts := pushtest.Options(t, reg)
 	opts.Jobs = 2
 	deaths := 0
-	for seed := range seeds(t, 40) / 4 {
+	for seed := range pushtest.Seeds(t, 40) / 4 {
 		name := fmt.Sprintf("seeds/%d", seed)
-		dest := repository(t, reg, name)
+		dest := pushtest.Repository(t, reg, name)
 		random := rand.New(rand.NewPCG(3, uint64(seed)))
 		errs := make([]error, len(kits))
 		var wg sync.WaitGroup
@@ -38,13 +40,13 @@ func TestPublishReferenceRegistry(t *testing.T) {
 			}
 			o := opts
 			o.Transport = mortal(life)
-			wg.Go(func() { _, errs[i] = layoutsync.Publish(t.Context(), k, dest, publishing(o, k)) })
+			wg.Go(func() { _, errs[i] = publish.Run(t.Context(), k, dest, publishing(o, k)) })
 		}
 		wg.Wait()
-		if _, err := layoutsync.Publish(t.Context(), nil, dest, publishing(opts, nil)); err != nil {
+		if _, err := publish.Run(t.Context(), nil, dest, publishing(opts, nil)); err != nil {
 			t.Fatalf("seed %d: reindex: %v", seed, err)
 		}
-		tags := resolveTags(t, reg, name)
+		tags := pushtest.ResolveTags(t, reg, name)
 		src, err := layoutsync.OpenRemote(t.Context(), reference(reg, name, version), &opts)
 		if err != nil && len(tags) > 0 {
 			t.Fatalf("seed %d: %v", seed, err)

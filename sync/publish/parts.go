@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"context"
@@ -10,17 +10,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 )
 
 // collect finds the parts that are to be published, and the tags that are to get
 // tombstones.
-func (p *publisher) collect(ctx context.Context) ([]*ownTag, []Target, error) {
+func (p *publisher) collect(ctx context.Context) ([]*ownTag, []layoutsync.Target, error) {
 	byTag := map[string]*ownTag{}
-	var targets []Target
+	targets := []layoutsync.Target{} // not nil: that would be all of the source
 	var faults []string
 	for _, root := range p.opts.Roots {
 		err := p.leaves(ctx, root, 0, func(entry ocispec.Descriptor, doc *layout.Document) error {
-			part, ok, err := p.part(ctx, p.push.src, entry, doc)
+			part, ok, err := p.part(ctx, p.src, entry, doc)
 			switch {
 			case err != nil:
 				return err
@@ -33,13 +34,13 @@ func (p *publisher) collect(ctx context.Context) ([]*ownTag, []Target, error) {
 					return nil
 				}
 				return &layout.AmbiguousError{
-					What:       fmt.Sprintf("publish %s: %s", p.push.src, part.Tag),
+					What:       fmt.Sprintf("publish %s: %s", p.src, part.Tag),
 					Candidates: []layout.Match{{Desc: have.desc}, {Desc: entry}},
 				}
 			}
 			p.warnLost(entry, part)
-			byTag[part.Tag] = &ownTag{tag: part.Tag, key: layout.EntryKey(part.Entry), desc: plain(entry), state: TagPending}
-			targets = append(targets, Target{Desc: plain(entry)})
+			byTag[part.Tag] = &ownTag{tag: part.Tag, key: layout.EntryKey(part.Entry), desc: plain(entry), state: layoutsync.TagPending}
+			targets = append(targets, layoutsync.Target{Desc: plain(entry)})
 			return nil
 		})
 		if err != nil {
@@ -48,7 +49,7 @@ func (p *publisher) collect(ctx context.Context) ([]*ownTag, []Target, error) {
 	}
 	if len(faults) > 0 {
 		return nil, nil, layout.WithHint(
-			fmt.Errorf("publish %s: %w: no parts of version %s:\n%s", p.push.src, layout.ErrInvalid, p.opts.Version, strings.Join(faults, "\n")),
+			fmt.Errorf("publish %s: %w: no parts of version %s:\n%s", p.src, layout.ErrInvalid, p.opts.Version, strings.Join(faults, "\n")),
 			"publish takes flavours of that version and container images; sync takes anything")
 	}
 	for _, name := range p.opts.Remove {
@@ -63,7 +64,7 @@ func (p *publisher) collect(ctx context.Context) ([]*ownTag, []Target, error) {
 		if have := byTag[part.Tag]; have != nil && !have.tombstone {
 			return nil, nil, fmt.Errorf("publish: %w: %s is to be published and removed", layout.ErrConflict, name)
 		}
-		o := &ownTag{tag: part.Tag, tombstone: true, state: TagPending}
+		o := &ownTag{tag: part.Tag, tombstone: true, state: layoutsync.TagPending}
 		if ok {
 			o.key = layout.EntryKey(part.Entry)
 		}
@@ -76,17 +77,17 @@ func (p *publisher) collect(ctx context.Context) ([]*ownTag, []Target, error) {
 		own = append(own, o)
 	}
 	slices.SortFunc(own, func(a, b *ownTag) int { return strings.Compare(a.tag, b.tag) })
-	return own, targets, checkTargets(p.push.src, targets)
+	return own, targets, nil
 }
 
 // leaves calls fn for the manifests that root leads to through indexes.
 func (p *publisher) leaves(ctx context.Context, root ocispec.Descriptor, depth int, fn func(ocispec.Descriptor, *layout.Document) error) error {
 	if depth > layout.DefaultMaxDepth {
-		return fmt.Errorf("%s: %w: %s is nested too deep", p.push.src, layout.ErrInvalid, root.Digest)
+		return fmt.Errorf("%s: %w: %s is nested too deep", p.src, layout.ErrInvalid, root.Digest)
 	}
-	doc, err := layout.ReadDocument(ctx, p.push.src, root)
+	doc, err := layout.ReadDocument(ctx, p.src, root)
 	if err != nil {
-		return fmt.Errorf("%s: %w", p.push.src, err)
+		return fmt.Errorf("%s: %w", p.src, err)
 	}
 	if !doc.IsIndex {
 		return fn(root, doc)

@@ -1,10 +1,11 @@
-package sync_test
+package publish_test
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/layout/gardenlinux"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -24,39 +27,42 @@ const (
 	repoName = "gardenlinux"
 )
 
+// TestMain keeps the machine out of the tests.
+func TestMain(m *testing.M) { os.Exit(pushtest.Main(m)) }
+
 // scheme is that of the command publish.
 type scheme struct{}
 
-func (scheme) Part(version string, desc ocispec.Descriptor, doc *layout.Document, platform *ocispec.Platform) (layoutsync.Part, bool) {
+func (scheme) Part(version string, desc ocispec.Descriptor, doc *layout.Document, platform *ocispec.Platform) (publish.Part, bool) {
 	if n, entry, ok := gardenlinux.FlavorEntry(desc, doc); ok {
-		return layoutsync.Part{Tag: gardenlinux.FlavorTag(n), Entry: entry}, n.Version == version
+		return publish.Part{Tag: gardenlinux.FlavorTag(n), Entry: entry}, n.Version == version
 	}
 	if doc.IsImage() && platform != nil && platform.OS == "linux" {
 		desc.Platform = platform
-		return layoutsync.Part{Tag: gardenlinux.RuntimeTag(platform.Architecture, version), Entry: desc, ByTag: true}, true
+		return publish.Part{Tag: gardenlinux.RuntimeTag(platform.Architecture, version), Entry: desc, ByTag: true}, true
 	}
-	return layoutsync.Part{}, false
+	return publish.Part{}, false
 }
 
-func (scheme) Find(version, name string) (layoutsync.Part, bool) {
+func (scheme) Find(version, name string) (publish.Part, bool) {
 	tag, entry, ok := gardenlinux.FindPart(version, name)
-	return layoutsync.Part{Tag: tag, Entry: entry}, ok
+	return publish.Part{Tag: tag, Entry: entry}, ok
 }
 
 // build makes the artifact manifest of a Garden Linux flavor, as gl-oci does.
-func (m maker) build(base, content string) ocispec.Descriptor {
-	m.t.Helper()
+func build(m pushtest.Maker, base, content string) ocispec.Descriptor {
+	m.T.Helper()
 	n, err := gardenlinux.ParseName(base)
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
-	config := m.blob("{}", "application/vnd.unknown.config.v1+json")
+	config := m.Blob("{}", "application/vnd.unknown.config.v1+json")
 	config.Annotations = map[string]string{"cname": base, "architecture": n.Arch}
 	raw, err := layout.EncodeManifest(ocispec.Manifest{
-		Config: config, Layers: []ocispec.Descriptor{m.blob(content, "application/io.gardenlinux.kernel")},
+		Config: config, Layers: []ocispec.Descriptor{m.Blob(content, "application/io.gardenlinux.kernel")},
 		Annotations: map[string]string{"cname": base, "architecture": n.Arch, "version": n.Version, "commit": n.Commit, "feature_set": "base"},
 	})
-	desc := m.json(raw, err, ocispec.MediaTypeImageManifest)
+	desc := m.JSON(raw, err, ocispec.MediaTypeImageManifest)
 	desc.Annotations = map[string]string{"cname": base, "architecture": n.Arch, "feature_set": "base"}
 	desc.Platform = &ocispec.Platform{Architecture: n.Arch, OS: "gardenlinux", OSVersion: n.Version}
 	return desc
@@ -74,12 +80,12 @@ type kit struct {
 }
 
 // newKit makes one of what fill returns.
-func newKit(t *testing.T, fill func(m maker) []ocispec.Descriptor) *kit {
+func newKit(t *testing.T, fill func(m pushtest.Maker) []ocispec.Descriptor) *kit {
 	t.Helper()
 	k := &kit{}
-	k.Layout = newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	k.Layout = pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		entries := fill(m)
-		return map[string]ocispec.Descriptor{version: m.index(entries...)}
+		return map[string]ocispec.Descriptor{version: m.Index(entries...)}
 	})
 	x, err := k.Index(t.Context())
 	if err != nil {
@@ -92,10 +98,10 @@ func newKit(t *testing.T, fill func(m maker) []ocispec.Descriptor) *kit {
 // flavorKit is a layout with flavors of these numbers.
 func flavorKit(t *testing.T, numbers ...int) *kit {
 	t.Helper()
-	return newKit(t, func(m maker) []ocispec.Descriptor {
+	return newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
 		var entries []ocispec.Descriptor
 		for _, i := range numbers {
-			entries = append(entries, m.build(base(i), fmt.Sprintf("kernel %d", i)))
+			entries = append(entries, build(m, base(i), fmt.Sprintf("kernel %d", i)))
 		}
 		return entries
 	})
@@ -104,7 +110,7 @@ func flavorKit(t *testing.T, numbers ...int) *kit {
 // memoryOptions reach m without anything of the machine.
 func memoryOptions(t *testing.T, m *regtest.Memory) layoutsync.RegistryOptions {
 	t.Helper()
-	opts := options(t, nil)
+	opts := pushtest.Options(t, nil)
 	opts.Transport, opts.Jobs, opts.Tries = m.Transport(), 1, 1
 	opts.NoCreds = true
 	return opts
@@ -123,12 +129,12 @@ func memoryRepository(t *testing.T) layoutsync.Repository {
 func noWait(ctx context.Context, _ time.Duration) error { return context.Cause(ctx) }
 
 // publishing returns options for publishing k to what opts reach.
-func publishing(opts layoutsync.RegistryOptions, k *kit) *layoutsync.PublishOptions {
-	p := &layoutsync.PublishOptions{Registry: opts, Version: version, Scheme: scheme{}}
+func publishing(opts layoutsync.RegistryOptions, k *kit) *publish.Options {
+	p := &publish.Options{Registry: opts, Version: version, Scheme: scheme{}}
 	if k != nil {
 		p.Roots = k.roots
 	}
-	layoutsync.SetSleep(p, noWait)
+	publish.SetSleep(p, noWait)
 	return p
 }
 
@@ -141,9 +147,9 @@ func (k *kit) source() layout.Source {
 }
 
 // mustPublish publishes k and wants the index to converge.
-func mustPublish(t *testing.T, dest layoutsync.Repository, k *kit, opts *layoutsync.PublishOptions) *layoutsync.PublishReport {
+func mustPublish(t *testing.T, dest layoutsync.Repository, k *kit, opts *publish.Options) *publish.Report {
 	t.Helper()
-	report, err := layoutsync.Publish(t.Context(), k.source(), dest, opts)
+	report, err := publish.Run(t.Context(), k.source(), dest, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,16 +256,16 @@ func tagsLike(m *regtest.Memory, part string) []string {
 }
 
 // rebuild makes flavor 0 from another commit.
-func rebuild(m maker) []ocispec.Descriptor {
-	return []ocispec.Descriptor{m.build(strings.Replace(base(0), "abc12345", "def67890", 1), "kernel 0, rebuilt")}
+func rebuild(m pushtest.Maker) []ocispec.Descriptor {
+	return []ocispec.Descriptor{build(m, strings.Replace(base(0), "abc12345", "def67890", 1), "kernel 0, rebuilt")}
 }
 
 // newForeign makes what podman pushes: an index of one image, without a tag for
 // the image.
 func newForeign(t *testing.T) *layout.Layout {
 	t.Helper()
-	return newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"index": m.index(m.image("amd64", "podman's"))}
+	return pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"index": m.Index(m.Image("amd64", "podman's"))}
 	})
 }
 

@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
@@ -23,13 +24,13 @@ type ownTag struct {
 	raw       []byte             // of a tombstone
 	before    ocispec.Descriptor // zero if there was no such tag
 	tombstone bool
-	state     TagState
+	state     layoutsync.TagState
 }
 
 // moved tells whether the tag is other than before because of us, or may be.
 func (o *ownTag) moved() bool {
 	switch o.state {
-	case TagCreated, TagMoved, TagLeft, TagUnknown:
+	case layoutsync.TagCreated, layoutsync.TagMoved, layoutsync.TagLeft, layoutsync.TagUnknown:
 		return true
 	}
 	return false
@@ -38,7 +39,7 @@ func (o *ownTag) moved() bool {
 // seen corrects what the registry says an own tag names: what it named before,
 // or nothing, may be an old answer.
 func (o *ownTag) seen(desc ocispec.Descriptor) (ocispec.Descriptor, bool) {
-	if (o.state == TagCreated || o.state == TagMoved) && desc.Digest == o.before.Digest {
+	if (o.state == layoutsync.TagCreated || o.state == layoutsync.TagMoved) && desc.Digest == o.before.Digest {
 		return o.desc, true
 	}
 	return desc, false
@@ -54,14 +55,14 @@ func (p *publisher) ownOf(tag string) *ownTag {
 
 // resolveOwn notes what the own tags name.
 func (p *publisher) resolveOwn(ctx context.Context) error {
-	return each(registry.Fresh(ctx), p.push.client.Jobs(), p.own, func(ctx context.Context, o *ownTag) error {
-		desc, err := p.push.client.Resolve(ctx, o.tag)
+	return registry.Each(registry.Fresh(ctx), p.client.Jobs(), p.own, func(ctx context.Context, o *ownTag) error {
+		desc, err := p.client.Resolve(ctx, o.tag)
 		if err != nil && !errors.Is(err, layout.ErrNotFound) {
 			return err
 		}
 		o.before = desc
 		if desc.Digest == o.desc.Digest {
-			o.state = TagUnchanged
+			o.state = layoutsync.TagUnchanged
 		}
 		return nil
 	})
@@ -69,7 +70,7 @@ func (p *publisher) resolveOwn(ctx context.Context) error {
 
 // sendTombstones makes the repository hold what tombstones need.
 func (p *publisher) sendTombstones(ctx context.Context) error {
-	if !slices.ContainsFunc(p.own, func(o *ownTag) bool { return o.tombstone && o.state != TagUnchanged }) {
+	if !slices.ContainsFunc(p.own, func(o *ownTag) bool { return o.tombstone && o.state != layoutsync.TagUnchanged }) {
 		return nil
 	}
 	return p.sendEmpty(ctx)
@@ -78,7 +79,7 @@ func (p *publisher) sendTombstones(ctx context.Context) error {
 // sendEmpty sends the blob that a tombstone names.
 func (p *publisher) sendEmpty(ctx context.Context) error {
 	empty := ocispec.DescriptorEmptyJSON
-	_, err := p.push.client.PutBlob(ctx, empty, func(context.Context) (io.ReadCloser, error) {
+	_, err := p.client.PutBlob(ctx, empty, func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader([]byte("{}"))), nil
 	}, nil)
 	return err
@@ -86,26 +87,26 @@ func (p *publisher) sendEmpty(ctx context.Context) error {
 
 // moveOwn moves the own tags. It ends at the first that fails.
 func (p *publisher) moveOwn(ctx context.Context) error {
-	return each(ctx, p.push.client.Jobs(), p.own, func(ctx context.Context, o *ownTag) error {
-		if err := context.Cause(ctx); err != nil || o.state == TagUnchanged {
+	return registry.Each(ctx, p.client.Jobs(), p.own, func(ctx context.Context, o *ownTag) error {
+		if err := context.Cause(ctx); err != nil || o.state == layoutsync.TagUnchanged {
 			return err
 		}
 		raw := o.raw
 		if raw == nil {
 			var err error
-			if raw, err = layout.ReadAll(ctx, p.push.src, o.desc, layout.MaxDocument); err != nil {
-				return fmt.Errorf("%s: %w", p.push.src, err)
+			if raw, err = layout.ReadAll(ctx, p.src, o.desc, layout.MaxDocument); err != nil {
+				return fmt.Errorf("%s: %w", p.src, err)
 			}
 		}
-		o.state = TagUnknown
+		o.state = layoutsync.TagUnknown
 		err := p.putTag(ctx, o.tag, o.desc, raw)
 		switch {
 		case err == nil && o.before.Digest == "":
-			o.state = TagCreated
+			o.state = layoutsync.TagCreated
 		case err == nil:
-			o.state = TagMoved
+			o.state = layoutsync.TagMoved
 		case wasRefused(err):
-			o.state = TagPending
+			o.state = layoutsync.TagPending
 		}
 		return err
 	})
@@ -122,8 +123,8 @@ func wasRefused(err error) bool {
 func (p *publisher) putTag(ctx context.Context, tag string, desc ocispec.Descriptor, raw []byte) error {
 	const tries = 3
 	for try := 1; ; try++ {
-		longer, cancel := linger(ctx, restoreTime)
-		err := p.push.client.PutTag(longer, desc, raw, tag, nil)
+		longer, cancel := registry.Linger(ctx)
+		err := p.client.PutTag(longer, desc, raw, tag, nil)
 		cancel()
 		if err == nil {
 			p.mu.Lock()
@@ -140,7 +141,7 @@ func (p *publisher) putTag(ctx context.Context, tag string, desc ocispec.Descrip
 		if settleErr := p.settle(ctx); settleErr != nil {
 			return errors.Join(err, settleErr)
 		}
-		now, lookErr := p.push.client.Resolve(registry.Fresh(ctx), tag)
+		now, lookErr := p.client.Resolve(registry.Fresh(ctx), tag)
 		if lookErr == nil && now.Digest == desc.Digest {
 			return nil
 		}
@@ -162,7 +163,7 @@ func (p *publisher) bury(ctx context.Context, tag string) error {
 // rollBack puts the own tags back that still name what we gave them, and lets
 // the index follow.
 func (p *publisher) rollBack(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime+2*(p.lifetime()+p.opts.Lag))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), registry.RestoreTime+2*(p.lifetime()+p.opts.Lag))
 	defer cancel()
 	if err := errors.Join(p.settle(ctx), p.wait(ctx, p.opts.Lag)); err != nil {
 		return err
@@ -191,16 +192,16 @@ func (p *publisher) rollBack(ctx context.Context) error {
 // putBack gives a tag what it named before, or a tombstone: a tag that others
 // may have seen must not vanish without a trace.
 func (p *publisher) putBack(ctx context.Context, o *ownTag) error {
-	o.state = TagUnknown
-	now, err := p.push.client.Resolve(registry.Fresh(ctx), o.tag)
+	o.state = layoutsync.TagUnknown
+	now, err := p.client.Resolve(registry.Fresh(ctx), o.tag)
 	switch {
 	case errors.Is(err, layout.ErrNotFound), err == nil && now.Digest != o.desc.Digest:
-		o.state = TagPending // never moved, or moved on by somebody else
+		o.state = layoutsync.TagPending // never moved, or moved on by somebody else
 		return nil
 	case err != nil:
 		return err
 	}
-	o.state = TagLeft
+	o.state = layoutsync.TagLeft
 	if o.before.Digest == "" {
 		if err := p.sendEmpty(ctx); err != nil {
 			return err
@@ -209,42 +210,42 @@ func (p *publisher) putBack(ctx context.Context, o *ownTag) error {
 		err = p.putTag(ctx, o.tag, describeManifest(raw), raw)
 	} else {
 		var raw []byte
-		if raw, err = p.push.client.Manifest(ctx, o.before); err == nil {
+		if raw, err = p.client.Manifest(ctx, o.before); err == nil {
 			err = p.putTag(ctx, o.tag, o.before, raw)
 		}
 	}
 	if err == nil {
-		o.state = TagRestored
+		o.state = layoutsync.TagRestored
 	}
 	return err
 }
 
 // putAliasBack gives an alias that we have moved what it named before. One that
 // is new follows the index.
-func (p *publisher) putAliasBack(ctx context.Context, a *TagReport) error {
-	if a.State != TagUnknown || a.Before == "" {
+func (p *publisher) putAliasBack(ctx context.Context, a *layoutsync.TagReport) error {
+	if a.State != layoutsync.TagUnknown || a.Before == "" {
 		return nil
 	}
 	p.aliases = slices.DeleteFunc(p.aliases, func(alias string) bool { return alias == a.Tag })
-	now, err := p.push.client.Resolve(registry.Fresh(ctx), a.Tag)
+	now, err := p.client.Resolve(registry.Fresh(ctx), a.Tag)
 	if err != nil {
 		return err
 	}
 	if now.Digest != a.Digest {
-		a.State = TagPending
+		a.State = layoutsync.TagPending
 		return nil
 	}
-	a.State = TagLeft
-	before, err := p.push.client.Resolve(ctx, string(a.Before))
+	a.State = layoutsync.TagLeft
+	before, err := p.client.Resolve(ctx, string(a.Before))
 	if err != nil {
 		return err
 	}
-	raw, err := p.push.client.Manifest(ctx, before)
+	raw, err := p.client.Manifest(ctx, before)
 	if err == nil {
 		err = p.putTag(ctx, a.Tag, before, raw)
 	}
 	if err == nil {
-		a.State = TagRestored
+		a.State = layoutsync.TagRestored
 	}
 	return err
 }
@@ -254,12 +255,12 @@ func (p *publisher) preview(ctx context.Context, o *ownTag) (*tagged, error) {
 	if o.tombstone {
 		return &tagged{desc: o.desc, removed: true, key: o.key}, nil
 	}
-	doc, err := layout.ReadDocument(ctx, p.push.src, o.desc)
+	doc, err := layout.ReadDocument(ctx, p.src, o.desc)
 	if err != nil {
 		return nil, err
 	}
 	t := &tagged{desc: o.desc, doc: doc}
-	if t.part, t.isPart, err = p.part(ctx, p.push.src, o.desc, doc); err != nil {
+	if t.part, t.isPart, err = p.part(ctx, p.src, o.desc, doc); err != nil {
 		return nil, err
 	}
 	t.key = layout.EntryKey(t.part.Entry)

@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"context"
@@ -39,13 +39,13 @@ func (p *publisher) look(ctx context.Context) (*view, error) {
 		return nil, err
 	}
 	for _, alias := range p.aliases {
-		desc, err := p.push.client.Resolve(ctx, alias)
+		desc, err := p.client.Resolve(ctx, alias)
 		if err != nil && !errors.Is(err, layout.ErrNotFound) {
 			return nil, err
 		}
 		v.aliases = append(v.aliases, desc.Digest)
 	}
-	listed, err := p.push.client.Tags(ctx)
+	listed, err := p.client.Tags(ctx)
 	if err != nil && !errors.Is(err, layout.ErrNotFound) { // no repository yet
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (p *publisher) look(ctx context.Context) (*view, error) {
 
 // resolve returns what a tag names now; a zero one if there is no such tag.
 func (p *publisher) resolve(ctx context.Context, tag string) (*tagContent, error) {
-	desc, err := p.push.client.Resolve(ctx, tag)
+	desc, err := p.client.Resolve(ctx, tag)
 	if errors.Is(err, layout.ErrNotFound) {
 		return &tagContent{}, nil
 	}
@@ -83,7 +83,7 @@ func (p *publisher) resolve(ctx context.Context, tag string) (*tagContent, error
 		return nil, err
 	}
 	if p.last == nil || p.last.desc.Digest != desc.Digest {
-		raw, err := p.push.client.Manifest(ctx, desc)
+		raw, err := p.client.Manifest(ctx, desc)
 		if err != nil {
 			return nil, err
 		}
@@ -95,8 +95,8 @@ func (p *publisher) resolve(ctx context.Context, tag string) (*tagContent, error
 // readTags asks what each tag names, and reads what is not known yet.
 func (p *publisher) readTags(ctx context.Context, v *view, names []string) error {
 	var mu sync.Mutex
-	return each(ctx, p.push.client.SmallJobs(), names, func(ctx context.Context, tag string) error {
-		desc, err := p.push.client.Resolve(ctx, tag)
+	return registry.Each(ctx, p.client.SmallJobs(), names, func(ctx context.Context, tag string) error {
+		desc, err := p.client.Resolve(ctx, tag)
 		if err != nil && !errors.Is(err, layout.ErrNotFound) {
 			return err
 		}

@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
 // What a tombstone and an adopted entry say of themselves (docs/format.md).
@@ -51,8 +52,7 @@ func (p *publisher) read(ctx context.Context, desc ocispec.Descriptor) (*tagged,
 		return known, nil
 	}
 	t := &tagged{desc: plain(desc)}
-	remote := p.push.remote()
-	raw, err := remote.document(ctx, t.desc)
+	raw, err := p.client.Manifest(ctx, t.desc)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (p *publisher) read(ctx context.Context, desc ocispec.Descriptor) (*tagged,
 	case t.doc.Annotations[annotationVersion] == p.opts.Version && t.doc.ArtifactType == typeRemoved:
 		t.removed, t.key = true, t.doc.Annotations[annotationKey]
 	case !t.doc.IsIndex:
-		if t.part, t.isPart, err = p.part(ctx, remote, t.desc, t.doc); err != nil {
+		if t.part, t.isPart, err = p.part(ctx, registry.NewContents(p.client), t.desc, t.doc); err != nil {
 			return nil, err
 		}
 		t.key = layout.EntryKey(t.part.Entry)
@@ -280,10 +280,10 @@ func (p *publisher) entriesOf(ctx context.Context, now *tagContent) ([]item, err
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSide(ctx, p.push.remote(), doc)
-	if err != nil {
+	entry := ocispec.Descriptor{MediaType: doc.MediaType, Digest: now.desc.Digest, Size: now.desc.Size, ArtifactType: doc.ArtifactType}
+	if entry.Platform, err = layout.ImagePlatform(ctx, registry.NewContents(p.client), entry, doc); err != nil {
 		return nil, err
 	}
-	it, err := newItem(s.entries[0])
+	it, err := newItem(entry)
 	return []item{it}, err
 }

@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gardenlinux/gloci-layout/layout"
+	layoutsync "github.com/gardenlinux/gloci-layout/sync"
 	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
@@ -98,7 +99,7 @@ func (p *publisher) adoptAll(ctx context.Context, v *view) error {
 		if err := p.putTag(ctx, tag, x.Descriptor(), x.Bytes()); err != nil {
 			return err
 		}
-		p.report.Adopted = append(p.report.Adopted, ForeignEntry{Tag: tag, Key: it.key, Desc: it.desc})
+		p.report.Adopted = append(p.report.Adopted, layoutsync.ForeignEntry{Tag: tag, Key: it.key, Desc: it.desc})
 		if v.tags[tag], err = p.know(x); err != nil {
 			return err
 		}
@@ -162,7 +163,7 @@ func (p *publisher) write(ctx context.Context, v *view, want *layout.Index) (don
 			continue
 		}
 		done = false
-		p.report.Aliases[p.aliasNumber(alias)].State = TagUnknown
+		p.report.Aliases[p.aliasNumber(alias)].State = layoutsync.TagUnknown
 		p.report.Aliases[p.aliasNumber(alias)].Digest = desc.Digest
 		if err := p.putTag(ctx, alias, desc, want.Bytes()); err != nil {
 			return false, err
@@ -179,9 +180,9 @@ func (p *publisher) putIndex(ctx context.Context, before digest.Digest, desc oci
 		condition = nil
 	}
 	put := func(condition *digest.Digest) error {
-		ctx, cancel := linger(ctx, restoreTime)
+		ctx, cancel := registry.Linger(ctx)
 		defer cancel()
-		return p.push.client.PutTag(ctx, desc, raw, p.opts.Version, condition)
+		return p.client.PutTag(ctx, desc, raw, p.opts.Version, condition)
 	}
 	err := put(condition)
 	switch {
@@ -192,7 +193,7 @@ func (p *publisher) putIndex(ctx context.Context, before digest.Digest, desc oci
 		return context.Cause(ctx)
 	case errors.Is(err, registry.ErrPrecondition):
 		// If it still is what was read, this registry does not mean what it says.
-		now, resolveErr := p.push.client.Resolve(registry.Fresh(ctx), p.opts.Version)
+		now, resolveErr := p.client.Resolve(registry.Fresh(ctx), p.opts.Version)
 		if resolveErr != nil && !errors.Is(resolveErr, layout.ErrNotFound) {
 			return resolveErr
 		}
@@ -211,17 +212,17 @@ func (p *publisher) finish(v *view, want *layout.Index) {
 		a.Digest = p.report.Digest
 		switch {
 		case a.Before == a.Digest:
-			a.State = TagUnchanged
+			a.State = layoutsync.TagUnchanged
 		case a.Before == "":
-			a.State = TagCreated
+			a.State = layoutsync.TagCreated
 		default:
-			a.State = TagMoved
+			a.State = layoutsync.TagMoved
 		}
 	}
 }
 
 func (p *publisher) aliasNumber(alias string) int {
-	return slices.IndexFunc(p.report.Aliases, func(t TagReport) bool { return t.Tag == alias })
+	return slices.IndexFunc(p.report.Aliases, func(t layoutsync.TagReport) bool { return t.Tag == alias })
 }
 
 // startAliases notes what the aliases name at the beginning.
@@ -230,7 +231,7 @@ func (p *publisher) startAliases(v *view, want digest.Digest) {
 		return // a rollback
 	}
 	for i, alias := range p.aliases {
-		p.report.Aliases = append(p.report.Aliases, TagReport{Tag: alias, Digest: want, Before: v.aliases[i], State: TagPending})
+		p.report.Aliases = append(p.report.Aliases, layoutsync.TagReport{Tag: alias, Digest: want, Before: v.aliases[i], State: layoutsync.TagPending})
 	}
 }
 
@@ -256,7 +257,7 @@ func (p *publisher) dryRun(ctx context.Context) error {
 			return err
 		}
 		if v.tags[tag] == nil {
-			p.report.Adopted = append(p.report.Adopted, ForeignEntry{Tag: tag, Key: it.key, Desc: it.desc})
+			p.report.Adopted = append(p.report.Adopted, layoutsync.ForeignEntry{Tag: tag, Key: it.key, Desc: it.desc})
 			if v.tags[tag], err = p.know(x); err != nil {
 				return err
 			}

@@ -1,9 +1,10 @@
-package sync_test
+package publish_test
 
 import (
 	"testing"
 
 	"github.com/gardenlinux/gloci-layout/layout/bugtest"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 )
 
 // publishBugs are the ways in which the protocol of publish can be broken, each
@@ -12,7 +13,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "nothing is read again",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_loop.go",
+			File: "sync/publish/loop.go",
 			Old:  "\t\tif done && !v.lagging && !p.unclear {\n",
 			New:  "\t\tif PLANTED || done && !v.lagging && !p.unclear {\n",
 		}},
@@ -21,7 +22,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "the tags move after the index",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish.go",
+			File: "sync/publish/publish.go",
 			Old:  "\terr = p.moveOwn(ctx)\n\tif err == nil {\n\t\terr = p.converge(ctx)\n\t}\n",
 			New: "\tfirst, second := p.moveOwn, p.converge\n\tif PLANTED {\n\t\tfirst, second = second, first\n\t}\n" +
 				"\terr = first(ctx)\n\tif err == nil {\n\t\terr = second(ctx)\n\t}\n",
@@ -31,7 +32,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "what the index held is kept",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_loop.go",
+			File: "sync/publish/loop.go",
 			Old:  "\t\tif v.tags[tag] != nil {\n\t\t\tcontinue // it has been here before, and was removed\n\t\t}\n",
 			New:  "\t\tif PLANTED {\n\t\t\tdelete(v.tags, tag)\n\t\t} else if v.tags[tag] != nil {\n\t\t\tcontinue\n\t\t}\n",
 		}},
@@ -40,7 +41,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "equal entries are not sorted",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_index.go",
+			File: "sync/publish/index.go",
 			Old:  "\t\treturn cmp.Or(cmp.Compare(a.digest, b.digest), bytes.Compare(a.raw, b.raw))\n",
 			New:  "\t\tif PLANTED {\n\t\t\treturn 0\n\t\t}\n\t\treturn cmp.Or(cmp.Compare(a.digest, b.digest), bytes.Compare(a.raw, b.raw))\n",
 		}},
@@ -49,7 +50,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "the tag of an entry is not looked up",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_look.go",
+			File: "sync/publish/look.go",
 			Old:  "\treturn v, p.lookUp(ctx, v)\n",
 			New:  "\tif PLANTED {\n\t\treturn v, nil\n\t}\n\treturn v, p.lookUp(ctx, v)\n",
 		}},
@@ -58,7 +59,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "an old answer counts",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_look.go",
+			File: "sync/publish/look.go",
 			Old:  "\t\t\tdesc, lagging = own.seen(desc)\n",
 			New:  "\t\t\tif !PLANTED {\n\t\t\t\tdesc, lagging = own.seen(desc)\n\t\t\t}\n",
 		}},
@@ -67,7 +68,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "nobody waits for a late write",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish.go",
+			File: "sync/publish/publish.go",
 			Old:  "\tif err := p.wait(ctx, lifetime); err != nil {\n\t\treturn err\n\t}\n",
 			New:  "\tif PLANTED {\n\t} else if err := p.wait(ctx, lifetime); err != nil {\n\t\treturn err\n\t}\n",
 		}},
@@ -76,7 +77,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "foreign entries are not adopted",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_loop.go",
+			File: "sync/publish/loop.go",
 			Old:  "\t\tif err := p.adoptAll(ctx, v); err != nil {\n\t\t\treturn err\n\t\t}\n",
 			New:  "\t\tif PLANTED {\n\t\t} else if err := p.adoptAll(ctx, v); err != nil {\n\t\t\treturn err\n\t\t}\n",
 		}},
@@ -85,7 +86,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "tombstones are no tombstones",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_index.go",
+			File: "sync/publish/index.go",
 			Old:  "\t\t\tif t.key != \"\" {\n\t\t\t\tkeys[t.key] = true\n\t\t\t}\n\t\tcase t.isPart && member",
 			New:  "\t\t\tif t.key != \"\" && !PLANTED {\n\t\t\t\tkeys[t.key] = true\n\t\t\t}\n\t\tcase t.isPart && member",
 		}},
@@ -94,7 +95,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "nothing is rolled back",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish.go",
+			File: "sync/publish/publish.go",
 			Old:  "\treturn errors.Join(err, p.rollBack(ctx))\n",
 			New:  "\tif PLANTED {\n\t\treturn err\n\t}\n\treturn errors.Join(err, p.rollBack(ctx))\n",
 		}},
@@ -103,7 +104,7 @@ var publishBugs = []bugtest.Bug{
 	{
 		Name: "the rollback touches what others have moved",
 		Edits: []bugtest.Edit{{
-			File: "sync/publish_tags.go",
+			File: "sync/publish/tags.go",
 			Old:  "err == nil && now.Digest != o.desc.Digest:\n",
 			New:  "err == nil && now.Digest != o.desc.Digest && (!PLANTED || now.Digest == \"\"):\n",
 		}},
@@ -115,5 +116,5 @@ var publishBugs = []bugtest.Bug{
 // TestPublishMutants plants each bug into a copy and wants the test to find it.
 func TestPublishMutants(t *testing.T) {
 	// The home of this test is empty: the caches of go are the machine's.
-	bugtest.Mutants(t, "..", publishBugs, "HOME="+realHome)
+	bugtest.Mutants(t, "../..", publishBugs, "HOME="+pushtest.RealHome)
 }

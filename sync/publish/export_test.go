@@ -1,4 +1,4 @@
-package sync
+package publish
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 )
 
 // SetSleep replaces the waits of a publish.
-func SetSleep(opts *PublishOptions, sleep func(context.Context, time.Duration) error) {
+func SetSleep(opts *Options, sleep func(context.Context, time.Duration) error) {
 	opts.sleep = sleep
 }
 
-// PublishedIndex returns the bytes of the index of these entries.
-func PublishedIndex(entries []ocispec.Descriptor) ([]byte, error) {
+// Index returns the bytes of the index of these entries.
+func Index(entries []ocispec.Descriptor) ([]byte, error) {
 	items := make([]item, len(entries))
 	for i, desc := range entries {
 		var err error

@@ -1,4 +1,4 @@
-package sync_test
+package publish_test
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	layoutsync "github.com/gardenlinux/gloci-layout/sync"
+	"github.com/gardenlinux/gloci-layout/sync/publish"
+	"github.com/gardenlinux/gloci-layout/sync/pushtest"
 	"github.com/gardenlinux/gloci-layout/sync/regtest"
 )
 
@@ -22,8 +24,8 @@ func TestPublish(t *testing.T) {
 	m := regtest.NewMemory(nil)
 	watch(t, m)
 	dest := memoryRepository(t)
-	one := newKit(t, func(m maker) []ocispec.Descriptor {
-		return []ocispec.Descriptor{m.build(base(0), "kernel 0"), m.image("amd64", "layer"), m.index(m.build(base(1), "kernel 1"))}
+	one := newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
+		return []ocispec.Descriptor{build(m, base(0), "kernel 0"), m.Image("amd64", "layer"), m.Index(build(m, base(1), "kernel 1"))}
 	})
 	opts := publishing(memoryOptions(t, m), one)
 	opts.Aliases = []string{"latest", "2150"}
@@ -72,8 +74,8 @@ func TestPublish(t *testing.T) {
 	if err := wantFlavors(t, m, 1, 2); err != nil || len(report.Removed) != 2 || report.Removed[0].State != layoutsync.TagMoved {
 		t.Errorf("%v, report %+v", err, report)
 	}
-	again := newKit(t, func(m maker) []ocispec.Descriptor {
-		return []ocispec.Descriptor{m.build(strings.Replace(base(0), "abc12345", "def67890", 1), "kernel 0, rebuilt")}
+	again := newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
+		return []ocispec.Descriptor{build(m, strings.Replace(base(0), "abc12345", "def67890", 1), "kernel 0, rebuilt")}
 	})
 	mustPublish(t, dest, again, publishing(memoryOptions(t, m), again))
 	if got := published(t, m, version); len(got) != 3 || got[base(0)] != "" || got[strings.Replace(base(0), "abc12345", "def67890", 1)] == "" {
@@ -88,7 +90,7 @@ func TestPublishDryRun(t *testing.T) {
 	first.Roots = nil
 	opts := publishing(memoryOptions(t, m), k)
 	opts.DryRun = true
-	planned, err := layoutsync.Publish(t.Context(), k, memoryRepository(t), opts)
+	planned, err := publish.Run(t.Context(), k, memoryRepository(t), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,32 +105,32 @@ func TestPublishDryRun(t *testing.T) {
 
 func TestPublishErrors(t *testing.T) {
 	m := regtest.NewMemory(nil)
-	other := newKit(t, func(m maker) []ocispec.Descriptor {
-		return []ocispec.Descriptor{m.build("x-amd64-1.0.0-abc12345", "x"), m.artifact("application/vnd.example", "y", nil)}
+	other := newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
+		return []ocispec.Descriptor{build(m, "x-amd64-1.0.0-abc12345", "x"), m.Artifact("application/vnd.example", "y", nil)}
 	})
-	twice := newKit(t, func(m maker) []ocispec.Descriptor {
-		return []ocispec.Descriptor{m.build(base(0), "a"), m.build(base(0), "b")}
+	twice := newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
+		return []ocispec.Descriptor{build(m, base(0), "a"), build(m, base(0), "b")}
 	})
 	good := flavorKit(t, 0)
 	for _, tt := range []struct {
 		name string
 		kit  *kit
-		edit func(*layoutsync.PublishOptions)
+		edit func(*publish.Options)
 		want error
 	}{
 		{name: "no parts", kit: other, want: layout.ErrInvalid},
 		{name: "one tag for two", kit: twice, want: layout.ErrAmbiguous},
-		{name: "version", kit: good, edit: func(o *layoutsync.PublishOptions) { o.Version = "-x" }, want: layout.ErrInvalid},
-		{name: "alias", kit: good, edit: func(o *layoutsync.PublishOptions) { o.Aliases = []string{version + "-x"} }, want: layout.ErrConflict},
-		{name: "remove", kit: good, edit: func(o *layoutsync.PublishOptions) { o.Remove = []string{"x"} }, want: layout.ErrInvalid},
-		{name: "both", kit: good, edit: func(o *layoutsync.PublishOptions) { o.Remove = []string{"flavor0-amd64"} }, want: layout.ErrConflict},
-		{name: "expect", kit: good, edit: func(o *layoutsync.PublishOptions) { o.Expect = []string{"x"} }, want: layout.ErrInvalid},
+		{name: "version", kit: good, edit: func(o *publish.Options) { o.Version = "-x" }, want: layout.ErrInvalid},
+		{name: "alias", kit: good, edit: func(o *publish.Options) { o.Aliases = []string{version + "-x"} }, want: layout.ErrConflict},
+		{name: "remove", kit: good, edit: func(o *publish.Options) { o.Remove = []string{"x"} }, want: layout.ErrInvalid},
+		{name: "both", kit: good, edit: func(o *publish.Options) { o.Remove = []string{"flavor0-amd64"} }, want: layout.ErrConflict},
+		{name: "expect", kit: good, edit: func(o *publish.Options) { o.Expect = []string{"x"} }, want: layout.ErrInvalid},
 	} {
 		opts := publishing(memoryOptions(t, m), tt.kit)
 		if tt.edit != nil {
 			tt.edit(opts)
 		}
-		if _, err := layoutsync.Publish(t.Context(), tt.kit, memoryRepository(t), opts); !errors.Is(err, tt.want) {
+		if _, err := publish.Run(t.Context(), tt.kit, memoryRepository(t), opts); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
@@ -141,15 +143,15 @@ func TestPublishErrors(t *testing.T) {
 // with fields that nobody knows; a tagged image counts before an untagged one.
 func TestPublishAdopts(t *testing.T) {
 	podman := func(layers ...string) *layout.Layout {
-		return newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-			amd64, arm64 := m.image("amd64", layers...), m.image("arm64", layers...)
-			doc := m.artifact("application/vnd.example.docs", "docs "+layers[0], nil)
+		return pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+			amd64, arm64 := m.Image("amd64", layers...), m.Image("arm64", layers...)
+			doc := m.Artifact("application/vnd.example.docs", "docs "+layers[0], nil)
 			raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+
 				`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"amd64","os":"linux"},"x-unknown":[1]},`+
 				`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"architecture":"arm64","os":"linux"}},`+
 				`{"mediaType":%q,"digest":%q,"size":%d,"annotations":{"note":"kept"}}]}`,
 				amd64.MediaType, amd64.Digest, amd64.Size, arm64.MediaType, arm64.Digest, arm64.Size, doc.MediaType, doc.Digest, doc.Size)
-			return map[string]ocispec.Descriptor{"index": m.blob(raw, ocispec.MediaTypeImageIndex), "arm64-" + version: arm64}
+			return map[string]ocispec.Descriptor{"index": m.Blob(raw, ocispec.MediaTypeImageIndex), "arm64-" + version: arm64}
 		})
 	}
 	m := regtest.NewMemory(nil)
@@ -181,7 +183,7 @@ func TestPublishAdopts(t *testing.T) {
 	}
 
 	// A tag of our own kind counts before what was adopted.
-	own := newKit(t, func(m maker) []ocispec.Descriptor { return []ocispec.Descriptor{m.image("amd64", "own")} })
+	own := newKit(t, func(m pushtest.Maker) []ocispec.Descriptor { return []ocispec.Descriptor{m.Image("amd64", "own")} })
 	mustPublish(t, dest, own, publishing(memoryOptions(t, m), own))
 	got = published(t, m, version)
 	if len(got) != 5 || got["linux/amd64"] != m.Tags(repoName)["amd64-"+version] {
@@ -199,8 +201,8 @@ func TestPublishAdopts(t *testing.T) {
 // A single image under the version's tag is no reason to fail, and not lost.
 func TestPublishAdoptsImage(t *testing.T) {
 	m := regtest.NewMemory(nil)
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		return map[string]ocispec.Descriptor{"index": m.image("amd64", "x")}
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"index": m.Image("amd64", "x")}
 	})
 	putForeign(t, m, l, version)
 	image := m.Tags(repoName)[version]
@@ -216,15 +218,15 @@ func TestPublishAdoptsImage(t *testing.T) {
 func TestPublishReadsAnnotations(t *testing.T) {
 	m := regtest.NewMemory(nil)
 	dest := memoryRepository(t)
-	old := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	old := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		return map[string]ocispec.Descriptor{
-			version + "-" + base(1) + "-amd64": m.build(base(1), "kernel 1"),
-			version + "-" + base(2) + "-amd64": m.build(base(2), "kernel 2, old"),
-			version + "-1-x-amd64":             m.build("x-amd64-2150.1.0-abc12345", "x"),
-			version + "-other":                 m.build("y-amd64-2150.1-abc12345", "y"),
-			version + "-docs":                  m.artifact("application/vnd.example", "docs", nil),
-			"arm64-" + version:                 m.image("arm64", "x"),
-			"amd64-2150.1":                     m.image("amd64", "x"),
+			version + "-" + base(1) + "-amd64": build(m, base(1), "kernel 1"),
+			version + "-" + base(2) + "-amd64": build(m, base(2), "kernel 2, old"),
+			version + "-1-x-amd64":             build(m, "x-amd64-2150.1.0-abc12345", "x"),
+			version + "-other":                 build(m, "y-amd64-2150.1-abc12345", "y"),
+			version + "-docs":                  m.Artifact("application/vnd.example", "docs", nil),
+			"arm64-" + version:                 m.Image("arm64", "x"),
+			"amd64-2150.1":                     m.Image("amd64", "x"),
 		}
 	})
 	targets, err := layoutsync.Targets(t.Context(), old, layout.Reference{}, "")
@@ -255,9 +257,9 @@ func TestPublishSameBytes(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
 		m := regtest.NewMemory(nil)
 		for _, i := range order {
-			k := newKit(t, func(m maker) []ocispec.Descriptor {
+			k := newKit(t, func(m pushtest.Maker) []ocispec.Descriptor {
 				// images that tell nothing apart but their digests
-				return []ocispec.Descriptor{m.build(base(i), fmt.Sprint("kernel ", i)), m.image([]string{"amd64", "arm64", "riscv64"}[i], "layer")}
+				return []ocispec.Descriptor{build(m, base(i), fmt.Sprint("kernel ", i)), m.Image([]string{"amd64", "arm64", "riscv64"}[i], "layer")}
 			})
 			mustPublish(t, memoryRepository(t), k, publishing(memoryOptions(t, m), k))
 		}
@@ -276,12 +278,12 @@ func TestPublishSameBytes(t *testing.T) {
 // whose order is another one each time, or happens to be the same.
 func TestPublishSameBytesOfEqualEntries(t *testing.T) {
 	start := regtest.NewMemory(nil)
-	variants := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
+	variants := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
 		var entries []ocispec.Descriptor
 		for i := range 6 {
-			entries = append(entries, m.image("amd64", fmt.Sprint("variant ", i)))
+			entries = append(entries, m.Image("amd64", fmt.Sprint("variant ", i)))
 		}
-		return map[string]ocispec.Descriptor{"index": m.index(entries...)}
+		return map[string]ocispec.Descriptor{"index": m.Index(entries...)}
 	})
 	putForeign(t, start, variants, version)
 	x, err := variants.Index(t.Context())
@@ -294,7 +296,7 @@ func TestPublishSameBytesOfEqualEntries(t *testing.T) {
 		// The first by turns, and both directions.
 		turned := append(slices.Clone(entries[i:]), entries[:i]...)
 		for range 2 {
-			raw, err := layoutsync.PublishedIndex(turned)
+			raw, err := publish.Index(turned)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -343,7 +345,7 @@ func TestPublishRollsBackOwnOnly(t *testing.T) {
 		}
 		return &regtest.Fault{Kind: regtest.Answer, Status: http.StatusForbidden}
 	})
-	report, err := layoutsync.Publish(t.Context(), other, memoryRepository(t), publishing(memoryOptions(t, m), other))
+	report, err := publish.Run(t.Context(), other, memoryRepository(t), publishing(memoryOptions(t, m), other))
 	if !errors.Is(err, layoutsync.ErrUnauthorized) {
 		t.Fatalf("%v", err)
 	}
@@ -423,11 +425,11 @@ func TestPublishLag(t *testing.T) {
 	for lag := range 40 {
 		m := regtest.NewMemory(&regtest.MemoryOptions{LagTags: lag})
 		k := flavorKit(t, 0)
-		report, err := layoutsync.Publish(t.Context(), k, memoryRepository(t), publishing(memoryOptions(t, m), k))
+		report, err := publish.Run(t.Context(), k, memoryRepository(t), publishing(memoryOptions(t, m), k))
 		if err == nil {
 			err = wantFlavors(t, m, 0)
 		}
-		if err != nil && !errors.Is(err, layoutsync.ErrNotConverged) || err == nil != report.Converged {
+		if err != nil && !errors.Is(err, publish.ErrNotConverged) || err == nil != report.Converged {
 			t.Errorf("lag %d: %v", lag, err)
 		}
 	}
@@ -437,16 +439,16 @@ func TestPublishLag(t *testing.T) {
 // well, and it says so.
 func TestPublishNotConverged(t *testing.T) {
 	m := regtest.NewMemory(nil)
-	l := newLayout(t, func(m maker) map[string]ocispec.Descriptor {
-		amd64 := m.image("amd64", "x")
-		return map[string]ocispec.Descriptor{"index": m.index(amd64), "amd64-" + version: amd64}
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		amd64 := m.Image("amd64", "x")
+		return map[string]ocispec.Descriptor{"index": m.Index(amd64), "amd64-" + version: amd64}
 	})
 	putForeign(t, m, l, version)
 	podmans := m.Manifest(repoName, m.Tags(repoName)[version])
 	k := flavorKit(t, 0)
 	opts := publishing(memoryOptions(t, m), k)
 	var waits []time.Duration
-	layoutsync.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
+	publish.SetSleep(opts, func(ctx context.Context, d time.Duration) error {
 		waits = append(waits, d)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+regtest.MemoryHost+"/v2/"+repoName+"/manifests/"+version, strings.NewReader(string(podmans)))
 		if err != nil {
@@ -457,8 +459,8 @@ func TestPublishNotConverged(t *testing.T) {
 		return err
 	})
 	opts.Lag = time.Millisecond
-	report, err := layoutsync.Publish(t.Context(), k, memoryRepository(t), opts)
-	if !errors.Is(err, layoutsync.ErrNotConverged) || report.Converged || report.Rounds != 20 || report.Parts[0].State != layoutsync.TagCreated {
+	report, err := publish.Run(t.Context(), k, memoryRepository(t), opts)
+	if !errors.Is(err, publish.ErrNotConverged) || report.Converged || report.Rounds != 20 || report.Parts[0].State != layoutsync.TagCreated {
 		t.Errorf("%v, %+v", err, report)
 	}
 	if len(waits) != 20 || waits[19] == waits[0] {
