@@ -12,32 +12,40 @@ import (
 	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
 )
 
+// compareChanges tells whether compare may give m another root. If not, it can
+// only stop the push.
+func (p *pusher) compareChanges(m *move) bool {
+	return p.opts.Merge || !layout.IsIndex(m.Desc.MediaType) // signatures are put together
+}
+
 // compare looks at what every tag that is to move names now. Unless the caller
-// wants them dropped, entries that only the registry has are an error, or are
-// merged.
-func (p *pusher) compare(ctx context.Context, moves []*move) error {
+// wants them dropped, it returns the entries that only the registry has and that
+// are not merged.
+func (p *pusher) compare(ctx context.Context, moves []*move) ([]ForeignEntry, error) {
 	var changed []*move
 	for _, m := range moves {
 		if m.state != TagUnchanged && m.before.Digest != "" {
 			changed = append(changed, m)
 		}
 	}
-	if p.opts.Replace || len(changed) == 0 {
-		return nil
+	if p.opts.Replace {
+		return nil, nil
 	}
 	found := make([][]ForeignEntry, len(changed))
 	err := registry.Each(ctx, p.client.Jobs(), numbers(len(changed)), func(ctx context.Context, i int) (err error) {
 		found[i], err = p.compareTag(ctx, changed[i])
 		return err
 	})
-	if err != nil {
-		return err
+	return slices.Concat(found...), err
+}
+
+// refuse returns an error if there are foreign entries.
+func (p *pusher) refuse(foreign []ForeignEntry) error {
+	if len(foreign) == 0 {
+		return nil
 	}
-	if all := slices.Concat(found...); len(all) > 0 {
-		return layout.WithHint(&ForeignError{Repository: p.dest.String(), Entries: all},
-			"--merge keeps these entries, --replace drops them")
-	}
-	return nil
+	return layout.WithHint(&ForeignError{Repository: p.dest.String(), Entries: foreign},
+		"--merge keeps these entries, --replace drops them")
 }
 
 // A side is what a tag names here or there: an index with its entries, or one

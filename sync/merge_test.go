@@ -107,6 +107,10 @@ func TestForeign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Our two entries and the index of both sides; ours is not sent.
+		if n := counts(reg)["PUT manifest"]; i == 0 && n != 3 {
+			t.Errorf("%d manifests were sent for the merge", n)
+		}
 		if i == 1 && (report.Changed() || report.Tags[0].State != layoutsync.TagUnchanged) {
 			t.Errorf("the second merge changed something: %+v", report)
 		}
@@ -226,5 +230,39 @@ func TestForeignKinds(t *testing.T) {
 				t.Errorf("%d entries after the merge, want %d: %s", len(doc.Manifests), tt.merged, doc.Raw)
 			}
 		})
+	}
+}
+
+// TestForeignOfAll: the entries that would be lost are named for all tags, be it
+// an index that moves a tag or a manifest.
+func TestForeignOfAll(t *testing.T) {
+	reg := regtest.Start(t, nil)
+	dest := pushtest.Repository(t, reg, "app")
+	push := func(l *layout.Layout) error {
+		_, err := layoutsync.Push(t.Context(), l, dest, &layoutsync.PushOptions{Registry: pushtest.Options(t, reg)})
+		return err
+	}
+	err := push(pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{
+			"index":    m.Index(m.Image("amd64", "a"), m.Image("arm64", "b")),
+			"manifest": m.Index(m.Image("amd64", "c"), m.Image("s390x", "d")),
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = push(pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		return map[string]ocispec.Descriptor{"index": m.Index(m.Image("amd64", "new")), "manifest": m.Image("amd64", "new")}
+	}))
+	var foreign *layoutsync.ForeignError
+	if !errors.As(err, &foreign) {
+		t.Fatalf("Push = %v, want a ForeignError", err)
+	}
+	got := map[string]string{}
+	for _, e := range foreign.Entries {
+		got[e.Tag] = e.Key
+	}
+	if diff := cmp.Diff(map[string]string{"index": "platform:linux/arm64///", "manifest": "platform:linux/s390x///"}, got); diff != "" {
+		t.Errorf("foreign entries (-want +got):\n%s", diff)
 	}
 }

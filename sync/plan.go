@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gardenlinux/gloci-layout/layout"
 	"github.com/gardenlinux/gloci-layout/sync/internal/registry"
@@ -73,8 +74,21 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	if err := p.resolveTags(ctx, pl.moves); err != nil {
 		return nil, err
 	}
-	if err := p.compare(ctx, pl.moves); err != nil {
+	var first, beside []*move // what is asked for beside may be in vain
+	for _, m := range pl.moves {
+		if p.compareChanges(m) {
+			first = append(first, m)
+		} else {
+			beside = append(beside, m)
+		}
+	}
+	foreign, err := p.compare(ctx, first)
+	if err != nil {
 		return nil, err
+	}
+	if len(foreign) > 0 {
+		more, err := p.compare(ctx, beside)
+		return nil, cmp.Or(err, p.refuse(append(foreign, more...)))
 	}
 	if err := p.planSignatures(ctx, pl, untagged); err != nil {
 		return nil, err
@@ -96,7 +110,13 @@ func (p *pusher) makePlan(ctx context.Context, targets []Target) (*plan, error) 
 	for _, t := range untagged {
 		pl.untagged = append(pl.untagged, w.intern(&document{desc: t.Desc}, &roots))
 	}
-	if err := w.walk(ctx, roots); err != nil {
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		foreign, err := p.compare(inner, beside)
+		return cmp.Or(err, p.refuse(foreign))
+	})
+	group.Go(func() error { return w.walk(inner, roots) })
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	if err := w.relist(ctx); err != nil {
