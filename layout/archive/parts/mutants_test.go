@@ -11,7 +11,7 @@ var partsBugs = []bugtest.Bug{
 	{
 		Name: "what an attempt has left is written again",
 		Edits: []bugtest.Edit{{
-			File: "layout/archive/parts/writer.go",
+			File: "layout/archive/parts/partwriter.go",
 			Old:  "int64(m) != k || !bytes.Equal(buf[:k], b[:k]) {\n",
 			New:  "PLANTED || int64(m) != k || !bytes.Equal(buf[:k], b[:k]) {\n",
 		}},
@@ -20,7 +20,7 @@ var partsBugs = []bugtest.Bug{
 	{
 		Name: "what is left is not cut",
 		Edits: []bugtest.Edit{{
-			File: "layout/archive/parts/writer.go",
+			File: "layout/archive/parts/partwriter.go",
 			Old:  "\tif err == nil && info.Size() > p.pos {\n",
 			New:  "\tif err == nil && info.Size() > p.pos && !PLANTED {\n",
 		}},
@@ -29,7 +29,7 @@ var partsBugs = []bugtest.Bug{
 	{
 		Name: "a part of the old split is taken by its size",
 		Edits: []bugtest.Edit{{
-			File: "layout/archive/parts/writer.go",
+			File: "layout/archive/parts/partwriter.go",
 			Old:  "\tfor len(b) > 0 && p.pos < p.have {\n",
 			New:  "\tif PLANTED && p.from != nil && int64(len(b)) <= p.have-p.pos {\n\t\tp.pos += int64(len(b))\n\t\treturn len(b), nil\n\t}\n\tfor len(b) > 0 && p.pos < p.have {\n",
 		}},
