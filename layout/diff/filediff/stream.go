@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"github.com/gardenlinux/gloci-layout/compress"
+	"github.com/gardenlinux/gloci-layout/layout/internal/readahead"
 )
 
 // A Content is what can be compared.
@@ -24,6 +25,9 @@ type Content struct {
 // headBytes is how much of the beginning of content is looked at.
 const headBytes = 64 << 10 // 64 KiB
 
+// aheadChunks are read ahead of a stream that has a processor of its own: 2 MiB.
+const aheadChunks = 8
+
 // A stream is content, decompressed.
 type stream struct {
 	*bufio.Reader
@@ -33,7 +37,7 @@ type stream struct {
 
 	stored io.ReadCloser // as it was opened
 	zr     io.ReadCloser // the decoder
-	ahead  *ahead
+	ahead  *readahead.Reader
 	given  *noting // what Reader reads
 	n      int64   // decompressed bytes that were taken
 	hash   maphash.Hash
@@ -61,7 +65,7 @@ func open(ctx context.Context, c Content, seed maphash.Seed, parallel bool) (*st
 	}
 	var r io.Reader = hashing{s}
 	if parallel {
-		s.ahead = newAhead(r)
+		s.ahead = readahead.New(r, aheadChunks)
 		r = s.ahead
 	}
 	s.given = &noting{r: r}
@@ -116,7 +120,7 @@ func (s *stream) finish() error {
 // stop ends the goroutine. After it, explain may be called.
 func (s *stream) stop() {
 	if s.ahead != nil {
-		s.ahead.stop()
+		s.ahead.Close()
 		s.ahead = nil
 	}
 }
@@ -237,7 +241,7 @@ func (t *tarStream) explain(err error) error {
 // taken is how many decompressed bytes were taken from the stream, or a few more.
 func (s *stream) taken() int64 {
 	if s.ahead != nil {
-		return s.ahead.taken
+		return s.ahead.Taken()
 	}
 	return s.n
 }

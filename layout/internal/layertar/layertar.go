@@ -32,6 +32,7 @@ import (
 
 	"github.com/gardenlinux/gloci-layout/compress"
 	"github.com/gardenlinux/gloci-layout/layout"
+	"github.com/gardenlinux/gloci-layout/layout/internal/readahead"
 )
 
 // The default limits of [Options].
@@ -81,14 +82,14 @@ type Reader struct {
 	format  compress.Format
 	archive bool
 
-	rc     io.ReadCloser // what the source gave
-	head   *bufio.Reader // of rc: its first bytes are looked at, then read again
-	blob   *ahead        // of head: reads and hashes the blob
-	unpack io.ReadCloser // of blob
-	plain  *ahead        // of unpack: uncompresses
-	hashed *ahead        // of plain: hashes again; nil without Options.DiffID
-	hash   hash.Hash     // of what plain gives
-	stream *stream       // of the last of them
+	rc     io.ReadCloser     // what the source gave
+	head   *bufio.Reader     // of rc: its first bytes are looked at, then read again
+	blob   *readahead.Reader // of head: reads and hashes the blob
+	unpack io.ReadCloser     // of blob
+	plain  *readahead.Reader // of unpack: uncompresses
+	hashed *readahead.Reader // of plain: hashes again; nil without Options.DiffID
+	hash   hash.Hash         // of what plain gives
+	stream *stream           // of the last of them
 	tr     *tar.Reader
 
 	entries int64
@@ -112,6 +113,9 @@ func (c *counter) Read(p []byte) (int, error) {
 
 // probeSize is how many stored bytes are looked at for the first header.
 const probeSize = 256 << 10 // 256 KiB
+
+// aheadChunks are read ahead by each reader of the chain: 1 MiB.
+const aheadChunks = 4
 
 // Open opens the layer desc of src. Where the media type and the first bytes
 // disagree about the compression, or the type says "tar" and the content is
@@ -193,17 +197,17 @@ func (r *Reader) Content() io.Reader { return r.head }
 // start builds the chain of readers of an archive: while one chunk is made
 // files of, the next is uncompressed, and the one after that is hashed.
 func (r *Reader) start() error {
-	r.blob = newAhead(r.head)
+	r.blob = readahead.New(r.head, aheadChunks)
 	unpack, err := compress.NewReaderOptions(r.blob, r.format, &compress.ReaderOptions{MaxBytes: r.opts.MaxBytes, MaxRatio: r.opts.MaxRatio})
 	if err != nil {
 		return r.explain(err)
 	}
 	r.unpack = unpack
-	r.plain = newAhead(unpack)
+	r.plain = readahead.New(unpack, aheadChunks)
 	last := r.plain
 	if r.opts.DiffID != "" {
 		r.hash = r.opts.DiffID.Hash()
-		r.hashed = newAhead(io.TeeReader(r.plain, r.hash))
+		r.hashed = readahead.New(io.TeeReader(r.plain, r.hash), aheadChunks)
 		last = r.hashed
 	}
 	r.stream = &stream{r: last}
@@ -213,7 +217,7 @@ func (r *Reader) start() error {
 
 // stream remembers how its reader failed, so that the archive is not blamed.
 type stream struct {
-	r   *ahead
+	r   *readahead.Reader
 	err error
 }
 

@@ -1,13 +1,17 @@
-package layertar
+// Package readahead reads in a goroutine of its own, so that what makes the bytes
+// and what takes them have a processor each.
+package readahead
 
 import (
 	"io"
 	"sync"
 )
 
-// An ahead reads from a reader in a goroutine of its own, a few chunks before
-// they are asked for.
-type ahead struct {
+// chunkSize is how many bytes are handed on at once.
+const chunkSize = 256 << 10 // 256 KiB
+
+// A Reader reads from another one a few chunks before they are asked for.
+type Reader struct {
 	r      io.Reader
 	full   chan chunk
 	free   chan []byte
@@ -15,8 +19,9 @@ type ahead struct {
 	closed sync.Once
 	done   sync.WaitGroup
 
-	cur chunk // what is being read; cur.buf is its whole buffer
-	off int
+	cur   chunk // what is being read; cur.buf is its whole buffer
+	off   int
+	taken int64
 }
 
 type chunk struct {
@@ -25,19 +30,15 @@ type chunk struct {
 	err error // after the n bytes
 }
 
-const (
-	aheadChunks = 4
-	aheadSize   = 256 << 10 // 256 KiB
-)
-
-// newAhead starts the goroutine, which ends with r or at Close.
-func newAhead(r io.Reader) *ahead {
-	a := &ahead{r: r, full: make(chan chunk, aheadChunks), free: make(chan []byte, aheadChunks), quit: make(chan struct{})}
+// New starts the goroutine, which ends with r or at Close. At most so many chunks
+// of 256 KiB are in memory.
+func New(r io.Reader, chunks int) *Reader {
+	a := &Reader{r: r, full: make(chan chunk, chunks), free: make(chan []byte, chunks), quit: make(chan struct{})}
 	a.done.Go(a.run)
 	return a
 }
 
-func (a *ahead) run() {
+func (a *Reader) run() {
 	for made := 0; ; {
 		var buf []byte
 		select {
@@ -45,7 +46,7 @@ func (a *ahead) run() {
 		case <-a.quit:
 			return
 		default:
-			if made == aheadChunks {
+			if made == cap(a.full) {
 				select {
 				case buf = <-a.free:
 				case <-a.quit:
@@ -54,7 +55,7 @@ func (a *ahead) run() {
 				break
 			}
 			made++
-			buf = make([]byte, aheadSize)
+			buf = make([]byte, chunkSize)
 		}
 		c := chunk{buf: buf}
 		for c.n < len(buf) && c.err == nil {
@@ -74,7 +75,7 @@ func (a *ahead) run() {
 }
 
 // fill makes sure that there are bytes to give, or an error.
-func (a *ahead) fill() error {
+func (a *Reader) fill() error {
 	for a.off == a.cur.n {
 		if a.cur.err != nil {
 			return a.cur.err
@@ -87,7 +88,7 @@ func (a *ahead) fill() error {
 	return nil
 }
 
-func (a *ahead) Read(p []byte) (int, error) {
+func (a *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -96,11 +97,12 @@ func (a *ahead) Read(p []byte) (int, error) {
 	}
 	n := copy(p, a.cur.buf[a.off:a.cur.n])
 	a.off += n
+	a.taken += int64(n)
 	return n, nil
 }
 
 // WriteTo saves a copy of each chunk (see [io.Copy]).
-func (a *ahead) WriteTo(w io.Writer) (total int64, err error) {
+func (a *Reader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
 		if err := a.fill(); err != nil {
 			if err == io.EOF { //nolint:errorlint // a reader gives io.EOF itself at its end
@@ -110,6 +112,7 @@ func (a *ahead) WriteTo(w io.Writer) (total int64, err error) {
 		}
 		n, err := w.Write(a.cur.buf[a.off:a.cur.n])
 		a.off += n
+		a.taken += int64(n)
 		total += int64(n)
 		if err != nil {
 			return total, err
@@ -117,8 +120,12 @@ func (a *ahead) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// Close ends the goroutine and waits for it. Reads are not allowed any more.
-func (a *ahead) Close() {
+// Taken is how many bytes were given.
+func (a *Reader) Taken() int64 { return a.taken }
+
+// Close ends the goroutine and waits for it. Reads are not allowed any more. The
+// reader below is left as it is; it may have been read beyond what was given.
+func (a *Reader) Close() {
 	a.closed.Do(func() { close(a.quit) })
 	a.done.Wait()
 }
