@@ -49,7 +49,7 @@ var partsBugs = []bugtest.Bug{
 		Edits: []bugtest.Edit{{
 			File: "layout/archive/parts/writer.go",
 			Old:  "\t\tif of != filepath.Base(w.file)+layout.PartsSuffix ||",
-			New:  "\t\tif PLANTED && bytes.HasSuffix([]byte(e.Name()), []byte(\".bak\")) {\n\t\t\tof = filepath.Base(w.file) + layout.PartsSuffix\n\t\t}\n\t\tif of != filepath.Base(w.file)+layout.PartsSuffix ||",
+			New:  "\t\tif PLANTED && filepath.Ext(e.Name()) == \".bak\" {\n\t\t\tof = filepath.Base(w.file) + layout.PartsSuffix\n\t\t}\n\t\tif of != filepath.Base(w.file)+layout.PartsSuffix ||",
 		}},
 		Run: "^TestSplitAgain$", Says: "bytes over another: ",
 	},
