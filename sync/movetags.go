@@ -67,7 +67,7 @@ func (p *pusher) moveTags(ctx context.Context) error {
 		}
 	}
 	sent := p.plan.last == nil
-	for _, moves := range [][]*move{signatures, others} {
+	for _, moves := range append([][]*move{signatures}, inOrder(others)...) {
 		if !sent && len(moves) > 0 {
 			if err := p.sendLast(ctx, moves[0]); err != nil {
 				return err
@@ -79,6 +79,31 @@ func (p *pusher) moveTags(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// inOrder puts moves to a manifest before those to an index, and those to an index
+// before those to one that may name it. Distribution 2 writes a manifest anew, in
+// place, for each tag that it is given, and refuses an index that names it in that
+// moment.
+func inOrder(moves []*move) (groups [][]*move) {
+	rank := func(m *move) int {
+		switch {
+		case !layout.IsIndex(m.root.desc.MediaType):
+			return 0
+		case m.root.read == nil: // it is there
+			return 1
+		default:
+			return 2 + m.root.height
+		}
+	}
+	byRank := map[int][]*move{}
+	for _, m := range moves {
+		byRank[rank(m)] = append(byRank[rank(m)], m)
+	}
+	for _, r := range slices.Sorted(maps.Keys(byRank)) {
+		groups = append(groups, byRank[r])
+	}
+	return groups
 }
 
 func (p *pusher) moveTag(ctx context.Context, m *move) error {

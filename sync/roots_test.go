@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -77,6 +79,55 @@ func TestPushForgottenRoot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tagTimes notes when each PUT of a tag began and ended.
+type tagTimes struct {
+	http.RoundTripper
+	mu    sync.Mutex
+	times map[string][2]time.Time
+}
+
+func (tt *tagTimes) RoundTrip(r *http.Request) (*http.Response, error) {
+	start := time.Now()
+	time.Sleep(time.Second)
+	answer, err := tt.RoundTripper.RoundTrip(r)
+	if _, tag, found := strings.Cut(r.URL.Path, "/manifests/"); found && r.Method == http.MethodPut && !strings.HasPrefix(tag, "sha256:") {
+		tt.mu.Lock()
+		tt.times[tag] = [2]time.Time{start, time.Now()}
+		tt.mu.Unlock()
+	}
+	return answer, err
+}
+
+// TestPushTagsInOrder: while the tag of a manifest moves, none does whose index
+// names that manifest; others move at once.
+func TestPushTagsInOrder(t *testing.T) {
+	l := pushtest.NewLayout(t, func(m pushtest.Maker) map[string]ocispec.Descriptor {
+		a, b := m.Image("amd64", "a"), m.Image("arm64", "b")
+		x := m.Index(a, b)
+		return map[string]ocispec.Descriptor{"a": a, "b": b, "x": x, "y": m.Index(x)}
+	})
+	bubble(t, "in order", func(t *testing.T) {
+		repo, err := layoutsync.ParseRepository(regtest.MemoryHost + "/app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tt := &tagTimes{RoundTripper: regtest.NewMemory(nil).Transport(), times: map[string][2]time.Time{}}
+		opts := &layoutsync.PushOptions{Registry: pushtest.Options(t, nil)}
+		opts.Registry.Transport = tt
+		if _, err := layoutsync.Push(t.Context(), l, repo, opts); err != nil {
+			t.Fatal(err)
+		}
+		for _, pair := range [][2]string{{"a", "x"}, {"b", "x"}, {"x", "y"}} {
+			if tt.times[pair[1]][0].Before(tt.times[pair[0]][1]) {
+				t.Errorf("%s began to move before %s had moved", pair[1], pair[0])
+			}
+		}
+		if !tt.times["a"][0].Equal(tt.times["b"][0]) {
+			t.Error("a and b did not move at once")
+		}
+	})
 }
 
 // TestPushRootWithTag looks at which manifests go by digest, and which with a tag
