@@ -328,6 +328,10 @@ func interruptPush(t *testing.T, name string, start *faultStart) {
 			if err != nil && !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v", err)
 			}
+			all := w.reg.Requests()
+			if end := all[len(all)-1]; err == nil && name == "one root" && end.Method != http.MethodHead {
+				t.Errorf("success, and %s %s was the last request: the root was not asked for", end.Method, end.Path)
+			}
 			for _, tag := range report.Tags {
 				if err != nil && tag.State != layoutsync.TagRestored && tag.State != layoutsync.TagPending {
 					t.Errorf("tag %s is %s", tag.Tag, tag.State)

@@ -30,10 +30,9 @@ func (p *pusher) prepare(ctx context.Context) error {
 // stand. If one fails, those before are put back.
 func (p *pusher) publish(ctx context.Context) error {
 	err := p.moveTags(ctx)
-	if last := p.plan.last; err == nil && last != nil {
-		if err = p.checkRoots(ctx, []*document{last}); err != nil {
-			return errors.Join(err, p.restore(context.WithoutCancel(ctx)))
-		}
+	last := p.plan.last
+	if err == nil && last != nil {
+		err = p.checkRoots(ctx, []*document{last})
 	}
 	for _, m := range p.plan.moves {
 		if err == nil && m.prune {
@@ -41,7 +40,9 @@ func (p *pusher) publish(ctx context.Context) error {
 			err = p.deleteTag(ctx, m)
 		}
 	}
-	if err != nil && slices.ContainsFunc(p.plan.moves, func(m *move) bool { return m.state == TagPending }) {
+	// Where all have moved, the push was canceled too late, unless a root is still
+	// to be asked for.
+	if err != nil && (last != nil || slices.ContainsFunc(p.plan.moves, func(m *move) bool { return m.state == TagPending })) {
 		return errors.Join(err, p.restore(context.WithoutCancel(ctx)))
 	}
 	return nil
